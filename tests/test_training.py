@@ -77,6 +77,48 @@ def test_words_above_classes_cover_them() -> None:
     }
 
 
+def test_colours_of_a_caption_turn_with_its_photo() -> None:
+    pytest.importorskip("torch")
+    from training.hues import choose_turns, turn_colours, turn_hues
+
+    assert turn_colours("A girl in a red shirt and blue jeans .", 120) == (
+        "A girl in a green shirt and red jeans ."
+    )
+    assert turn_colours("A Yellow kite", 300) == "A red kite"
+    # between two colours; without a colour; black has no hue
+    assert [turn_colours(line, 180) for line in ("a blue car", "a dog", "a black car")] == [""] * 3
+    red = Image.new("RGB", (8, 8), (200, 20, 20))
+    red.paste((128, 128, 128), (4, 0, 8, 8))
+    turned = turn_hues(red, 120)
+    green, grey = (np.asarray(turned.getpixel((x, 0))) for x in (0, 7))
+    assert np.abs(green - (20, 200, 20)).max() <= 4
+    assert grey.tolist() == [128, 128, 128]
+    captions = [["a dog"], ["a red kite", "a kite"], ["a green and red hat"]]
+    turns = choose_turns(captions, 2)
+    assert turns == choose_turns(captions, 2)
+    assert sorted({photo for photo, _ in turns}) == [1, 2]
+    assert all(any(turn_colours(line, angle) for line in captions[p]) for p, angle in turns)
+
+
+def test_ngrams_are_what_several_photos_and_two_captions_of_one_say() -> None:
+    from training.ngrams import MIN_PHOTOS, choose_ngrams, count_ngrams, ngrams_of
+
+    assert ngrams_of("A dog runs in the water .") == {
+        "dog",
+        "dog runs",
+        "dog runs in water",
+        "runs",
+        "runs in water",
+        "water",
+    }
+    photos = [["A red hat .", "red hat"], *[["a red hat"]] * (MIN_PHOTOS - 1), *[["a cat"]] * 100]
+    counts = count_ngrams(photos)
+    assert counts[0] == {"red": 2, "red hat": 2, "hat": 2}
+    # a cat: said by no two captions of one photo
+    assert choose_ngrams(counts) == ["hat", "red", "red hat"]
+    assert choose_ngrams(counts[1:]) == []
+
+
 def test_losses_are_least_where_pairs_match() -> None:
     torch = pytest.importorskip("torch")
     from training.losses import contrast, like

@@ -40,7 +40,7 @@ def main() -> None:
         "--work",
         type=Path,
         default=Path(__file__).parent / "work",
-        help="scratch folder, about 5 GB",
+        help="scratch folder, about 9 GB",
     )
     parser.add_argument("--target", type=Path, default=TARGET, help="where the model's files go")
     parser.add_argument(

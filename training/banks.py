@@ -5,12 +5,14 @@ their tokens.
 import json
 import random
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from training.sets import CAPTIONED, DRAWINGS, VIEWS
+from training.ngrams import FORMS
+from training.sets import CAPTIONED, DRAWINGS, TURNED, VIEWS
 from training.texts import LABEL_TEMPLATES, load_tokenizer
 
 Kinds = dict[str, list[np.ndarray]]
@@ -26,6 +28,7 @@ class PictureBank:
     def __init__(self, work: Path, kinds: tuple[str, ...]) -> None:
         self.kinds = kinds
         self.captioned = [self._open(work, CAPTIONED, view) for view in range(VIEWS[CAPTIONED[0]])]
+        self.turned = [self._open(work, CAPTIONED, TURNED)]
         self.drawings = [self._open(work, (DRAWINGS,), 0)]
         self.labelled, self.classed, self.uncaptioned = (
             [self._open(work, (name,), view) for view in range(VIEWS[name])]
@@ -47,7 +50,7 @@ class PictureBank:
         parts[0][mirrored] = parts[0][mirrored].flip(-1)
         return parts
 
-    def _open(self, work: Path, names: tuple[str, ...], view: int) -> Kinds:
+    def _open(self, work: Path, names: tuple[str, ...], view: int | str) -> Kinds:
         return {
             kind: [np.load(work / f"{name}.{view}.{kind}.npy", mmap_mode="r") for name in names]
             for kind in {*self.kinds, "logits"}
@@ -65,6 +68,30 @@ def gather(parts: list[np.ndarray], rows: Tensor) -> Tensor:
     return result
 
 
+class Turned(NamedTuple):
+    """Pictures in other hues: their photos' places in the batch, their own places in the bank, the
+    places of their captions among those turned, and of the captions as they were.
+    """
+
+    rows: Tensor
+    pictures: Tensor
+    captions: Tensor
+    before: Tensor
+
+
+def group_turned(pairs: np.ndarray, starts: np.ndarray) -> dict[int, list[tuple[int, int, int]]]:
+    """Return for each photo its pictures in other hues with a caption each: the last three of
+    `Turned`.
+    """
+    groups: dict[int, list[tuple[int, int, int]]] = {}
+    photos = starts.searchsorted(pairs[:, 1], side="right") - 1
+    for caption, (photo, (picture, before)) in enumerate(
+        zip(photos.tolist(), pairs.tolist(), strict=True)
+    ):
+        groups.setdefault(photo, []).append((picture, caption, before))
+    return groups
+
+
 class TextBank:
     """The texts, their tokens, and what MiniLM makes of them untrained."""
 
@@ -73,13 +100,18 @@ class TextBank:
         self.vectors = {
             name: torch.from_numpy(stored[name])
             for name in stored.files
-            if name not in ("covers", "starts", "swapped_of", "labels_of")
+            if name not in ("covers", "starts", "swapped_of", "labels_of", "turned_pairs")
         }
         self.covers = torch.from_numpy(stored["covers"]).float()
         # captions of photo k are those from starts[k] to before starts[k + 1]
         self.starts = torch.from_numpy(stored["starts"])
         self.swapped_of = torch.from_numpy(stored["swapped_of"])
         self.labels_of = torch.from_numpy(stored["labels_of"])
+        self.turned = group_turned(stored["turned_pairs"], stored["starts"])
+        self.ngrams, self.turned_ngrams = (
+            [{int(place): count for place, count in each.items()} for each in kind]
+            for kind in json.loads((work / "ngrams.json").read_text())
+        )
         self.drawings = json.loads((work / "drawings.json").read_text())
         tokenizer = load_tokenizer(work, context)
         texts = json.loads((work / "texts.json").read_text())
@@ -109,6 +141,29 @@ class TextBank:
         order[torch.arange(most) >= (ends - starts)[:, None]] = 2.0
         chosen = order.argsort(dim=1)[:, :count]
         return starts[:, None] + chosen % (ends - starts)[:, None]
+
+    def turn(self, photos: Tensor, count: int, rng: random.Random) -> Turned:
+        """Return, for the first ``count`` photos that have one, a picture of it in other hues and a
+        caption of this.
+        """
+        chosen = [
+            (place, *rng.choice(self.turned[photo]))
+            for place, photo in enumerate(photos.tolist())
+            if photo in self.turned
+        ][:count]
+        return Turned(*torch.tensor(chosen, dtype=torch.int64).reshape(-1, 4).unbind(dim=1))
+
+    def ask(
+        self, photos: Tensor, turned: Tensor, count: int, rng: random.Random
+    ) -> tuple[Tensor, Tensor]:
+        """Return the places of ``count`` n-grams that captions of these photos, and of those in
+        other hues, say, and how many captions of each picture say them: ``(count, pictures)``.
+        """
+        pictures = [self.ngrams[place] for place in photos.tolist()]
+        pictures += [self.turned_ngrams[place] for place in turned.tolist()]
+        drawn = [rng.choice(list(each)) for each in rng.choices([*filter(None, pictures)], k=count)]
+        said = torch.tensor([[float(each.get(ngram, 0)) for each in pictures] for ngram in drawn])
+        return torch.tensor(drawn) * len(FORMS) + torch.randint(len(FORMS), (count,)), said
 
     def labels(self, photos: Tensor) -> Tensor:
         """Return the places of a phrase for the class of each labelled photo."""

@@ -26,7 +26,8 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor, nn
 
 from training.drawings import read_drawings, render
-from training.sets import CAPTIONED, DRAWINGS, VIEWS
+from training.hues import choose_turns, turn_hues
+from training.sets import CAPTIONED, DRAWINGS, TURNED, TURNS, VIEWS
 from vitsearch.encoders.mini.network import LiteStem, MiniConfig, Surface, fold_lite_weights
 
 SIDE = 260
@@ -224,14 +225,23 @@ def photo_loader(photos: list[Image.Image], name: str, view: int) -> Load:
     return lambda i: to_pixels(draw(photos[i], random.Random(f"{name}{view}{i}")))
 
 
+def turned_loader(photos: list[Image.Image], turns: list[tuple[int, int]]) -> Load:
+    """Return the loader of the photos whose hues are turned."""
+
+    def load(i: int) -> NDArray[np.float32]:
+        photo, angle = turns[i]
+        return to_pixels(turn_hues(vary(photos[photo], random.Random(f"{TURNED}{i}")), angle))
+
+    return load
+
+
 def prepare(data: Path, work: Path) -> None:
     """Embed every set, skipping the views that are already in ``work``."""
     session = open_stem_session(work)
     for name, views in VIEWS.items():
+        wanted = [*range(views), *([TURNED] if name in CAPTIONED else [])]
         missing = [
-            view
-            for view in range(views)
-            if not Path(f"{work / name}.{view}.{KINDS[-1]}.npy").exists()
+            view for view in wanted if not Path(f"{work / name}.{view}.{KINDS[-1]}.npy").exists()
         ]
         if not missing:
             continue
@@ -242,17 +252,18 @@ def prepare(data: Path, work: Path) -> None:
             if is_trained_on(photo, aside)
         ]
         (work / f"{name}.names.json").write_text(json.dumps([photo for photo, _ in named]))
+        images = [image for _, image in named]
         if name in CAPTIONED:
-            (work / f"{name}.captions.json").write_text(
-                json.dumps(read_captions(data / f"{name}.tar"))
-            )
+            captions = read_captions(data / f"{name}.tar")
+            turns = choose_turns([captions[photo] for photo, _ in named], TURNS)
+            (work / f"{name}.captions.json").write_text(json.dumps(captions))
+            (work / f"{name}.{TURNED}.json").write_text(json.dumps(turns))
         for view in missing:
-            embed_view(
-                session,
-                len(named),
-                photo_loader([image for _, image in named], name, view),
-                work / f"{name}.{view}",
-            )
+            if view == TURNED:
+                count, load = len(turns), turned_loader(images, turns)
+            else:
+                count, load = len(named), photo_loader(images, name, int(view))
+            embed_view(session, count, load, work / f"{name}.{view}")
     drawings = read_drawings()
     prefix = work / f"{DRAWINGS}.0"
     if not Path(f"{prefix}.{KINDS[-1]}.npy").exists():

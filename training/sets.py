@@ -8,4 +8,6 @@ VIEWS = {
     "imagenet-sample": 2,
     "coco-unlabelled": 1,
 }
+TURNED = "turned"  # photos with captions in other hues, TURNS of each at most
+TURNS = 2
 DRAWINGS = "drawings"  # in one view, on white

@@ -158,7 +158,11 @@ def prepare_spanish(data: Path, work: Path) -> None:
         return
     began = time.time()
     texts = json.loads((work / "texts.json").read_text())
-    short = [text for kind in ("words", "hypernyms", "phrases", "labels") for text in texts[kind]]
+    short = [
+        text
+        for kind in ("words", "hypernyms", "phrases", "labels", "ngrams")
+        for text in texts[kind]
+    ]
     prompts = texts["prompts"][:2000]
     parallel = read_parallel(data / "parallel-es.tsv.gz")
     captions = translate(texts["captions"])

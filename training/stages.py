@@ -17,6 +17,8 @@ class Stage:
     text_rate: float
     captions: int
     swapped: int
+    turned: int
+    ngrams: int
     spanish: int
     copies: int
     extra: int
@@ -43,9 +45,51 @@ class TrainingConfig:
     phrase_scale: float = 30.0
     copy_scale: float = 20.0
     # of the terms, in their order
-    weights: tuple[float, ...] = (1.0, 0.4, 0.3, 0.5, 1.0, 0.5, 0.5, 6.0, 20.0)
+    weights: tuple[float, ...] = (1.0, 0.5, 0.5, 0.4, 0.3, 0.5, 1.0, 0.5, 0.5, 6.0, 20.0)
 
 
-HEAD = Stage("head", 5, 1e-3, 1e-4, 0.0, 0.0, 2, 96, 0, 96, 64, 64, 96, 128, 96, 1000, 40, 0.99)
-WHOLE = Stage("whole", 6, 3e-4, 3e-5, 1.5e-4, 2e-5, 1, 48, 64, 48, 40, 32, 40, 56, 56, 64, 20, 0.97)
+HEAD = Stage(
+    name="head",
+    rounds=5,
+    rate=1e-3,
+    class_rate=1e-4,
+    tail_rate=0.0,
+    text_rate=0.0,
+    captions=2,
+    swapped=96,
+    turned=64,
+    ngrams=128,
+    spanish=0,
+    copies=96,
+    extra=64,
+    drawings=64,
+    labelled=96,
+    words=128,
+    hypernyms=96,
+    prompts=1000,
+    warm_up=40,
+    average=0.99,
+)
+WHOLE = Stage(
+    name="whole",
+    rounds=6,
+    rate=3e-4,
+    class_rate=3e-5,
+    tail_rate=1.5e-4,
+    text_rate=2e-5,
+    captions=1,
+    swapped=48,
+    turned=48,
+    ngrams=96,
+    spanish=64,
+    copies=48,
+    extra=40,
+    drawings=40,
+    labelled=40,
+    words=56,
+    hypernyms=56,
+    prompts=64,
+    warm_up=20,
+    average=0.97,
+)
 STAGES = (HEAD, WHOLE)

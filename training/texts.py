@@ -6,6 +6,7 @@ import json
 import random
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from training.drawings import Drawing, read_drawings
-from training.sets import CAPTIONED
+from training.hues import colours_of, turn_colours
+from training.ngrams import FORMS, choose_ngrams, count_ngrams
+from training.sets import CAPTIONED, TURNED
 from vitsearch.encoders.mini.network import MiniConfig, TextTower
 
 WORDNET = Path("/usr/share/wordnet/data.noun")  # Debian's wordnet-base
@@ -310,6 +313,55 @@ def read_captioned(work: Path) -> tuple[list[str], list[int]]:
     return lines, starts
 
 
+def read_turns(work: Path) -> list[tuple[int, int]]:
+    """Return of each picture in other hues the place of its photo and the angle."""
+    turns: list[tuple[int, int]] = []
+    before = 0
+    for name in CAPTIONED:
+        own = json.loads((work / f"{name}.{TURNED}.json").read_text())
+        turns += [(before + photo, angle) for photo, angle in own]
+        before += len(json.loads((work / f"{name}.names.json").read_text()))
+    return turns
+
+
+def turn_captions(
+    lines: list[str], starts: list[int], turns: list[tuple[int, int]]
+) -> tuple[list[str], list[tuple[int, int]]]:
+    """Return the captions of the pictures in other hues, in their other colours, and for each its
+    picture and the place of the caption as it was.
+    """
+    texts: list[str] = []
+    pairs: list[tuple[int, int]] = []
+    for picture, (photo, angle) in enumerate(turns):
+        for place in range(starts[photo], starts[photo + 1]):
+            if turned := turn_colours(lines[place], angle):
+                texts.append(turned)
+                pairs.append((picture, place))
+    return texts, pairs
+
+
+def write_ngrams(
+    work: Path, lines: list[str], starts: list[int], turns: list[tuple[int, int]]
+) -> list[str]:
+    """Write ``ngrams.json``, for each photo and for each picture in other hues how many captions
+    say which n-gram, and return the n-grams.
+    """
+    photos = [lines[start:end] for start, end in pairwise(starts)]
+    turned = [
+        [turn_colours(line, angle) if colours_of(line) else line for line in photos[photo]]
+        for photo, angle in turns
+    ]
+    counts = count_ngrams(photos)
+    chosen = choose_ngrams(counts)
+    places = {ngram: place for place, ngram in enumerate(chosen)}
+    stored = [
+        [{places[ngram]: n for ngram, n in each.items() if ngram in places} for each in kind]
+        for kind in (counts, count_ngrams(turned))
+    ]
+    (work / "ngrams.json").write_text(json.dumps(stored))
+    return chosen
+
+
 def prepare_texts(work: Path) -> None:
     """Write ``texts.json``, ``drawings.json`` and ``texts.npz``: texts, which picture has which,
     and MiniLM's vectors of them.
@@ -326,11 +378,16 @@ def prepare_texts(work: Path) -> None:
     lines, starts = read_captioned(work)
     rng = random.Random(0)
     swapped = [swap_word(line, rng) for line in lines]
+    turns = read_turns(work)
+    turned, turned_pairs = turn_captions(lines, starts, turns)
+    ngrams = write_ngrams(work, lines, starts, turns)
     photos = json.loads((work / "classes-train.names.json").read_text())
     classes = sorted({photo.partition("/")[0] for photo in photos})
     texts = {
         "captions": lines,
         "swapped": [line for line in swapped if line],
+        "turned": turned,
+        "ngrams": [form.format(ngram) for ngram in ngrams for form in FORMS],
         "words": other_words(nouns),
         "prompts": [template.format(name) for template in TEMPLATES for name in names],
         "hypernyms": hypernyms,
@@ -346,6 +403,7 @@ def prepare_texts(work: Path) -> None:
         work / "texts.npz",
         covers=covers,
         starts=np.array(starts),
+        turned_pairs=np.array(turned_pairs),
         swapped_of=np.where(has, has.cumsum() - 1, -1),
         labels_of=np.array([classes.index(photo.partition("/")[0]) for photo in photos]),
         **{name: value.numpy() for name, value in vectors.items()},

@@ -6,6 +6,10 @@ The loss is a sum of terms:
 
     captions    photos and their captions find each other in the batch (InfoNCE, both ways),
                 among captions with a colour, person, number or time exchanged for another
+    turned      photos and copies of these in other hues find their captions, in which only the
+                colours differ (InfoNCE)
+    ngrams      what captions say, "red shirt" or "dog in water", ranks the photos of the batch by
+                how many of their captions say it (KL)
     spanish     Spanish captions find their photo, Spanish texts lie where English ones do
     copies      a changed copy finds its photo in the batch (InfoNCE)
     classes     class prompts rank for a picture as the published stem's classifier
@@ -31,9 +35,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.banks import PictureBank, TextBank
+from training.banks import PictureBank, TextBank, Turned
 from training.checkpoint import save
-from training.losses import contrast, like
+from training.losses import contrast, like, log_shares
 from training.prepare import load_stem
 from training.spanish import TOKENIZER, SpanishBank
 from training.stages import STAGES, Stage, TrainingConfig
@@ -42,6 +46,8 @@ from vitsearch.encoders.mini.network import MiniConfig, MiniNetwork, unit
 
 TERMS = (
     "captions",
+    "turned",
+    "ngrams",
     "spanish",
     "copies",
     "classes",
@@ -51,6 +57,10 @@ TERMS = (
     "stem",
     "anchor",
 )
+
+
+# short texts that are no captions' words
+ANCHORED = frozenset({"words", "prompts", "hypernyms", "labels", "phrases"})
 
 
 class Trainer:
@@ -173,8 +183,10 @@ class Trainer:
         bank, stage = self.pictures, self.stage
         drawn = torch.randint(bank.count(bank.drawings), (stage.drawings,))
         labelled = torch.randint(bank.count(bank.labelled), (stage.labelled,))
-        (images, logits, own_logits), copies = self.see(rows, labelled, drawn)
-        chosen = self.choose_texts(rows, labelled, drawn, logits)
+        turned = self.texts.turn(rows, stage.turned, self.rng)
+        (images, logits, own_logits), hues, copies = self.see(rows, labelled, drawn, turned)
+        chosen = self.choose_texts(rows, labelled, drawn, logits, turned)
+        chosen["ngrams"], said = self.texts.ask(rows, turned.pictures, stage.ngrams, self.rng)
         texts, anchor = self.read(chosen)
         scale = self.network.log_scale.exp().clamp(max=100)
         captioned, things = images[: len(rows)], images[-stage.labelled - stage.drawings :]
@@ -183,6 +195,16 @@ class Trainer:
                 captioned @ texts["captions"].T * scale,
                 stage.captions,
                 captioned @ texts["swapped"].T * scale,
+            ),
+            contrast(
+                torch.cat([captioned[turned.rows], hues])
+                @ torch.cat([texts["captions"][turned.rows], texts["turned"]]).T
+                * scale,
+                1,
+            ),
+            like(
+                texts["ngrams"] @ torch.cat([captioned, hues]).T * scale,
+                log_shares(said),
             ),
             self.spanish_term(captioned, chosen["captions"], scale),
             F.cross_entropy(
@@ -204,11 +226,11 @@ class Trainer:
         ]
 
     def see(
-        self, rows: Tensor, labelled: Tensor, drawn: Tensor
-    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+        self, rows: Tensor, labelled: Tensor, drawn: Tensor, turned: Turned
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
         """Return the unit vectors of the pictures of a step, the published stem's logits and this
-        stem's logits, in the order captioned, of ImageNet, without captions, labelled, drawn; and
-        the vectors of changed copies of the first captioned ones.
+        stem's logits, in the order captioned, of ImageNet, without captions, labelled, drawn; the
+        vectors of photos in other hues; and of changed copies of the first captioned ones.
         """
         bank, half = self.pictures, self.stage.extra // 4
         classed = torch.randint(bank.count(bank.classed), (half,))
@@ -219,6 +241,7 @@ class Trainer:
             (bank.uncaptioned, plain),
             (bank.labelled, labelled),
             (bank.drawings, drawn),
+            (bank.turned, turned.pictures),
             (bank.captioned[-1:], rows[: self.stage.copies]),
         )
         parts = [
@@ -233,8 +256,13 @@ class Trainer:
             )
         grid, pooled, own_logits = parts[:3]
         images = self.network.join_image(self.attend(grid), pooled, own_logits)
-        end = len(images) - self.stage.copies
-        return (images[:end], parts[-1][:end], own_logits[:end]), images[end:]
+        copied = len(images) - self.stage.copies
+        end = copied - len(turned.pictures)
+        return (
+            (images[:end], parts[-1][:end], own_logits[:end]),
+            images[end:copied],
+            images[copied:],
+        )
 
     def attend(self, grid: Tensor) -> Tensor:
         """Run the transformer on a random part of the cells: quicker, and it learns not to hang on
@@ -250,18 +278,21 @@ class Trainer:
         return seen
 
     def choose_texts(
-        self, rows: Tensor, labelled: Tensor, drawn: Tensor, logits: Tensor
+        self, rows: Tensor, labelled: Tensor, drawn: Tensor, logits: Tensor, turned: Turned
     ) -> dict[str, Tensor]:
-        """Return the places of the texts of a step, by kind: captions caption by caption, and
+        """Return the places of the texts of a step, by kind: captions caption by caption, the first
+        of a photo that is seen in other hues the one of which the colours are exchanged; and
         prompts of one template.
         """
         stage, texts = self.stage, self.texts
         captions = texts.captions_of(rows, stage.captions).T.reshape(-1)
+        captions[turned.rows] = turned.before
         swapped = texts.swapped_of[captions]
         template = 0 if self.rng.random() < 0.4 else self.rng.randrange(len(TEMPLATES))
         return {
             "captions": captions,
             "swapped": swapped[swapped >= 0][: stage.swapped],
+            "turned": turned.captions,
             "words": torch.randint(len(texts.vectors["words"]), (stage.words,)),
             "prompts": 1000 * template + choose_classes(logits, stage.prompts),
             "hypernyms": torch.randint(len(texts.vectors["hypernyms"]), (stage.hypernyms,)),
@@ -285,8 +316,11 @@ class Trainer:
             sentences = embed_rows(
                 self.network.text, [row for rows in tokens.values() for row in rows]
             )
-            short = sentences[len(tokens.pop("captions")) + len(tokens.pop("swapped")) :]
-            anchor = (1 - (short * torch.cat([before[kind] for kind in tokens])).sum(dim=1)).mean()
+            near = torch.cat(
+                [torch.full((len(places),), kind in ANCHORED) for kind, places in chosen.items()]
+            )
+            held = torch.cat([before[kind] for kind in chosen])
+            anchor = (1 - (sentences * held).sum(dim=1))[near].mean()
         else:
             noisy = before["captions"] + self.settings.caption_noise * torch.randn_like(
                 before["captions"]
@@ -324,8 +358,7 @@ class Trainer:
         """Return KL, over the pictures of the batch, from their probabilities of all classes below
         each word.
         """
-        below = self.texts.covers[places] @ logits.softmax(dim=1).T + 1e-4
-        return like(scores, (below / below.sum(dim=1, keepdim=True)).log())
+        return like(scores, log_shares(self.texts.covers[places] @ logits.softmax(dim=1).T))
 
     def thing_term(self, scores: Tensor, chosen: dict[str, Tensor]) -> Tensor:
         """Return InfoNCE both ways; phrases that mean nearly the same share a picture's target."""
