@@ -269,7 +269,7 @@ def test_a_selection_outlives_the_search_until_it_is_used(page: Page, photos: Pa
     page.goto("/?q=a+cat")
     first = tile(page, 0)
     page.locator(".tick input").first.check(force=True)
-    ask(page, "a cup of coffee")
+    ask(page, "a rocket launch")
     expect(page.locator("[data-chosen]")).to_have_text("1 ticked, 1 not shown")
     second = tile(page, 0)
     page.locator(".tick input").first.check(force=True)
