@@ -24,8 +24,8 @@ from evaluate import encode_photos, read_captions
 from numpy.typing import NDArray
 
 from vitsearch.collection.query import EncodedTerms, QueryEncoder, QueryMeaning, Term
-from vitsearch.collection.relevance import Lines, Scale, find_relevant, measured_scale
-from vitsearch.collection.search import UNLIKE
+from vitsearch.collection.relevance import Lines, Scale, measured_scale
+from vitsearch.collection.search import UNLIKE, find_relevant
 from vitsearch.encoders import Encoder, load_encoder
 from vitsearch.labels import NOTHING, zero_shot_classifier
 from vitsearch.options import SearchOptions
@@ -227,7 +227,8 @@ def best_relevance(
     found = find_relevant(queries, strict, known, find, encoder.encode_texts)
     every = find_relevant(queries, replace(strict, min_relevance=0), known, find, lambda _: rows)
     return [
-        float((hits or others)[0].relevance or 0) for hits, others in zip(found, every, strict=True)
+        float((fits.hits or others.hits)[0].relevance or 0)
+        for fits, others in zip(found, every, strict=True)
     ]
 
 
