@@ -5,6 +5,7 @@ other colours, so that only the colour tells the two apart.
 import colorsys
 import random
 import re
+from functools import cache
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ def colours_of(line: str) -> set[str]:
     return {word.lower() for word in WORD.findall(line)}
 
 
+@cache
 def turned_colour(word: str, angle: int) -> str:
     """Return the word for a colour whose hue is turned; "" where it lies between two."""
     hue, full, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in COLOURS[word]))
@@ -72,5 +74,6 @@ def choose_turns(captions: list[list[str]], count: int) -> list[tuple[int, int]]
                 gives.setdefault(colour, []).append(angle)
         rng = random.Random(photo)
         colours = rng.sample(sorted(gives), min(count, len(gives)))
-        chosen += [(photo, angle) for angle in {rng.choice(gives[colour]): 0 for colour in colours}]
+        angles = dict.fromkeys(rng.choice(gives[colour]) for colour in colours)
+        chosen += [(photo, angle) for angle in angles]
     return chosen

@@ -87,9 +87,8 @@ class TextReading:
             unit = at - 1 - is_unit_of
             begin, before = self._lead(unit)
             return (begin, before) if before else (unit, "unit")
-        for words, kind in LEAD_PHRASES.items():
-            if tuple(self._words[max(at - len(words), 0) : at]) == words:
-                return at - len(words), kind
+        if (start := self._words_before(at, LEAD_PHRASES)) is not None:
+            return start, LEAD_PHRASES[tuple(self._words[start:at])]
         if not lead:
             return first, ""
         begin = at - 1
