@@ -23,7 +23,7 @@ import numpy as np
 from evaluate import encode_photos, read_captions
 from numpy.typing import NDArray
 
-from vitsearch.collection.query import EncodedTerms, QueryEncoder, QueryMeaning, Term
+from vitsearch.collection.query import QueryEncoder, QueryMeaning, Term
 from vitsearch.collection.relevance import Lines, Scale, measured_scale
 from vitsearch.collection.search import UNLIKE, find_relevant
 from vitsearch.encoders import Encoder, load_encoder
@@ -127,8 +127,8 @@ def lowered(photos: Captioned, vectors: Rows) -> NDArray[np.float64]:
         dim=vectors.shape[1],
         decoding=None,  # type: ignore[arg-type]
     )
-    encoded = EncodedTerms(words={"words": vectors[0], "minus": vectors[1]})
-    meaning = reader.read([Term("words"), Term("minus", -1)], encoded)
+    encoded = dict(zip(("words", "minus"), vectors, strict=True))
+    meaning = reader.read([Term("words"), Term("minus", -1)], {**encoded})
     (negative,) = meaning.negatives
     shown = np.maximum(0, photos.rows @ negative.vector - UNLIKE)
     return photos.rows @ meaning.vector - negative.weight * shown

@@ -8,9 +8,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vitsearch import Collection
 from vitsearch.arrays import Vectors, unit_rows
+from vitsearch.collection import query
 from vitsearch.collection.query import Term, check_vector, combine, parse_query
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.encoders.language import set_language, texts_in
 from vitsearch.errors import QueryError
 
 ENCODER = ColourEncoder()
@@ -302,3 +305,39 @@ def test_check_vector_gives_a_unit_row(vector: object) -> None:
 def test_another_thing_than_a_vector_is_refused(vector: object, words: str) -> None:
     with pytest.raises(QueryError, match=words):
         check_vector(vector, 3)
+
+
+class Counted(ColourEncoder):
+    """An encoder that notes the texts that it reads, each with the language that is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[tuple[str | None, str]] = []
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        self.texts += [(set_language(), text) for text in texts]
+        return super().encode_texts(texts)
+
+
+def test_the_texts_that_were_read_last_are_remembered(
+    indexed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query, "REMEMBERED", 3)
+    encoder = Counted()
+    with Collection.open(indexed, encoder=encoder) as collection:
+        page = collection.search("red", 2)  # reads what relevance is measured by too
+        encoder.texts.clear()
+        texts = collection.queries.encode_texts(["red", "blue", "blue"])
+        assert np.array_equal(texts, ENCODER.encode_texts(["red", "blue", "blue"]))
+        assert collection.search("red", 1, offset=1) == page[1:]
+        assert encoder.texts == [(None, "blue")]
+        collection.queries.encode_texts(["green", "yellow"])  # blue is the oldest now
+        collection.queries.encode_texts(["red", "blue"])
+        with texts_in("de"):
+            collection.queries.encode_texts(["red"])
+        assert encoder.texts[1:] == [
+            (None, "green"),
+            (None, "yellow"),
+            (None, "blue"),
+            ("de", "red"),
+        ]

@@ -17,7 +17,7 @@ from vitsearch.collection.relevance import KnownScale
 from vitsearch.collection.search import NEAREST, QueryMeaning, Relevant, find_relevant, of_file
 from vitsearch.collection.understanding import KnownWords
 from vitsearch.encoders import is_known, load_named_encoder
-from vitsearch.encoders.base import Encoder, ImageEncoder
+from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.devices import ensure_single
 from vitsearch.errors import CollectionError
 from vitsearch.filters import EVERY
@@ -207,9 +207,11 @@ class OpenCollection:
         if self._encoder is None and self is not other:
             self._lender = other
 
-    def vocabulary(self) -> Vocabulary:
-        """Return the words that queries of this collection may have besides the picture's."""
-        return self._words.of(self.store)
+    def vocabulary(self, *, private: bool = True) -> Vocabulary:
+        """Return the words that queries of this collection may have besides the picture's; without
+        ``private`` by the columns that everybody may see.
+        """
+        return self._words.of(self.store, private=private)
 
     def changed_folders(self) -> list[str]:
         """Return the folders, "" for the root, that got or lost files since they were last looked
@@ -250,9 +252,7 @@ class OpenCollection:
         known = self._scale.of(self.store, self.encoder) if words else None
         if known is None:
             return [Relevant(hits) for hits in self.backend.find(queries, options)]
-        encoder = self.encoder
-        assert isinstance(encoder, Encoder)
-        return find_relevant(queries, options, known, self.backend.find, encoder.encode_texts)
+        return find_relevant(queries, options, known, self.backend.find, self.queries.encode_texts)
 
     def _sample(self) -> Vectors:
         """Return the ``(n, dim)`` unit rows of at most about 1,000 photos from all over the

@@ -5,6 +5,7 @@ vector. The library, the command line and the page all take this way.
 import math
 import os
 import re
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ _SIGN = re.compile(r"[+\-−](?=\s|$)")
 _ATTACHED = re.compile(r"[+\-−](?=[^\W\d_]|[\"'“„«‘/~]|\.\.?[/\\]|[\d.]+:[^\s\d])")
 _WORD = re.compile(r"\S+")
 _SUFFIX = re.compile(r"\.\w{2,5}[\"'”»’]?$")
+REMEMBERED = 1000  # texts whose vectors are kept: 2.5 MB with `mini`
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,35 +291,8 @@ def terms_of(query: Query, dim: int) -> list[Term]:
 # -- From a query to its vector: words and photos encoded, known photos looked up ------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class EncodedTerms:
-    """The unit vectors ``(dim,)`` of words by the words, and of pictures by their ids in memory."""
-
-    words: dict[str, Vectors] = field(default_factory=dict)
-    pictures: dict[int, Vectors] = field(default_factory=dict)
-
-
-def encode_terms(terms: Iterable[Term], encoder: Callable[[], ImageEncoder]) -> EncodedTerms:
-    """Return the vectors of the words and of the pictures among terms, each kind encoded together.
-
-    It needs the model only, not the collection. The model is loaded where there is something to
-    encode; words that it cannot read are passed over, and refused where a query is read.
-    """
-    words: dict[str, None] = {}
-    pictures: dict[int, Image.Image] = {}
-    for term in terms:
-        if isinstance(term.what, str) and term.what.strip():
-            words[term.what] = None
-        elif isinstance(term.what, Image.Image):
-            pictures[id(term.what)] = term.what
-    encoded = EncodedTerms()
-    if words and isinstance(model := encoder(), Encoder):
-        rows = model.encode_texts([readable(text) for text in words])
-        encoded.words.update(zip(words, rows, strict=True))
-    if pictures:
-        rows = encoder().encode_images([upright_rgb(picture) for picture in pictures.values()])
-        encoded.pictures.update(zip(pictures, rows, strict=True))
-    return encoded
+# unit vectors ``(dim,)``: those of words by the words, of pictures by their ids in memory
+EncodedTerms = dict[str | int, Vectors]
 
 
 class QueryEncoder:
@@ -334,7 +309,43 @@ class QueryEncoder:
     ) -> None:
         self._root, self._store, self._encoder = root, store, encoder
         self._dim, self._decoding = dim, decoding
-        self._last: tuple[list[str], EncodedTerms] = ([], EncodedTerms())
+        self._remembered: dict[tuple[str | None, str], Vectors] = {}  # the last one last
+        self._remembering = threading.Lock()
+
+    def encode(self, terms: Iterable[Term]) -> EncodedTerms:
+        """Return the vectors of the words and of the pictures among terms, by the model alone and
+        from any thread; words that it cannot read are refused where a query is read.
+        """
+        whats = [term.what for term in terms]
+        words = {what: None for what in whats if isinstance(what, str) and what.strip()}
+        pictures = {id(what): what for what in whats if isinstance(what, Image.Image)}
+        encoded: EncodedTerms = {}
+        if words and isinstance(self._encoder(), Encoder):
+            encoded |= zip(words, self.encode_texts([*words]), strict=True)
+        if pictures:
+            upright = [upright_rgb(picture) for picture in pictures.values()]
+            encoded |= zip(pictures, self._encoder().encode_images(upright), strict=True)
+        return encoded
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Vectors]:
+        """Return the unit vector ``(dim,)`` of each text; the last ones are remembered, since
+        another page or filter of a search has the same words.
+        """
+        keys = [(set_language(), readable(text)) for text in texts]
+        with self._remembering:
+            known = {key: self._remembered[key] for key in keys if key in self._remembered}
+        if new := [key for key in dict.fromkeys(keys) if key not in known]:
+            model = self._encoder()
+            assert isinstance(model, Encoder)
+            rows = model.encode_texts([text for _, text in new])
+            known |= zip(new, map(np.copy, rows), strict=True)  # a view would keep all rows
+        with self._remembering:
+            for key in keys:
+                self._remembered.pop(key, None)
+                self._remembered[key] = known[key]
+            for key in [*self._remembered][:-REMEMBERED]:
+                del self._remembered[key]
+        return [known[key] for key in keys]
 
     def read_all(self, queries: Sequence[Query]) -> list[QueryMeaning]:
         """Return what each query means, the words of all of them encoded together, and the pictures
@@ -343,18 +354,8 @@ class QueryEncoder:
         terms = [terms_of(query, self._dim) for query in queries]
         for term in (term for part in terms for term in part):
             _check_term(term)
-        encoded = self._encoded([term for part in terms for term in part])
+        encoded = self.encode(term for part in terms for term in part)
         return [self.read(part, encoded) for part in terms]
-
-    def _encoded(self, terms: Sequence[Term]) -> EncodedTerms:
-        """Return the vectors of terms; those of the last words are kept, to be asked for again."""
-        words = [term.what for term in terms if isinstance(term.what, str)]
-        if len(words) < len(terms):
-            return encode_terms(terms, self._encoder)
-        last, words = self._last, [*words, set_language() or ""]
-        if words != last[0]:
-            last = self._last = words, encode_terms(terms, self._encoder)
-        return last[1]
 
     def read(self, terms: Sequence[Term], encoded: EncodedTerms) -> QueryMeaning:
         """Return what the terms of a query mean, whose words and pictures are encoded already;
@@ -415,14 +416,14 @@ class QueryEncoder:
     def _vector(self, what: str | int | Image.Image | Vectors, encoded: EncodedTerms) -> Vectors:
         """Return the unit vector of a term that is not a file."""
         if isinstance(what, str):
-            if what not in encoded.words:
+            if what not in encoded:
                 raise QueryError(
                     f"encoder {self._encoder().name} reads no text: search with a photo, or index "
                     "into another --collection with one that does, such as mini"
                 )
-            return encoded.words[what]
+            return encoded[what]
         if isinstance(what, Image.Image):
-            return encoded.pictures[id(what)]
+            return encoded[id(what)]
         return self.stored_vector(what) if isinstance(what, int) else check_vector(what, self._dim)
 
     def _file_vector(self, path: Path, photo: Photo | None) -> Vectors:

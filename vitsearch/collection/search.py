@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from vitsearch.arrays import Vectors, cosine_scores, unit_rows
 from vitsearch.collection.duplicates import collapse, likeness_to
 from vitsearch.collection.relevance import Lines, Scale
-from vitsearch.encoders.language import readable
 from vitsearch.errors import QueryError
 from vitsearch.filters.tree import And, Filter, Says
 from vitsearch.index.candidates import Proposal
@@ -362,7 +361,7 @@ def find_relevant(
     options: SearchOptions,
     known: tuple[Lines, Scale],
     find: Find,
-    encode: Callable[[Sequence[str]], Vectors],
+    encode: Callable[[Sequence[str]], Sequence[Vectors] | Vectors],
 ) -> list[Relevant]:
     """Return what ``find`` finds for each query; for words the results have their relevance, and
     those below ``min_relevance`` are left out.
@@ -435,9 +434,9 @@ def find_relevant(
 
 
 def _in_other_words(
-    queries: Sequence[QueryMeaning], encode: Callable[[Sequence[str]], Vectors]
+    queries: Sequence[QueryMeaning], encode: Callable[[Sequence[str]], Sequence[Vectors] | Vectors]
 ) -> list[QueryMeaning]:
-    texts = [readable(IN_OTHER_WORDS.format(query.texts[0])) for query in queries]
+    texts = [IN_OTHER_WORDS.format(query.texts[0]) for query in queries]
     return [
         replace(query, vector=vector, negatives=())
         for query, vector in zip(queries, encode(texts), strict=True)

@@ -17,7 +17,6 @@ from starlette.types import Receive, Scope, Send
 
 from vitsearch._version import __version__
 from vitsearch.collection.query import Term
-from vitsearch.collection.understanding import Understood
 from vitsearch.errors import PhotoError, ServiceBusy, UnknownPhoto
 from vitsearch.options import SearchOptions
 from vitsearch.photos.formats import FORMATS, HEAD, media_type_of, video_type
@@ -40,7 +39,7 @@ from vitsearch.web.schemas import (
     read_search,
     terms_in,
 )
-from vitsearch.web.search import MAX_TEXT_LENGTH, Found, constraints, search_options
+from vitsearch.web.search import MAX_TEXT_LENGTH, Found, Words, constraints, search_options
 from vitsearch.web.service import PhotoService, label_counts, stored_counts
 from vitsearch.web.thumbnails import SIDES, WHOLE, Thumbnail, picture_key
 
@@ -98,12 +97,14 @@ async def search(
     literal: Literal = False,
 ) -> Response:
     """Search by words; dates, places and the like in them filter the photos."""
-    understood = await _understand(request, q, literal)
-    condition = understood.narrowed(filter_for(request, where))
     options = search_options(
-        k, offset, where=condition, min_score=min_score, min_relevance=min_relevance
+        k,
+        offset,
+        where=filter_for(request, where),
+        min_score=min_score,
+        min_relevance=min_relevance,
     )
-    return await _answer_of_search(request, understood.terms, options, understood)
+    return await _answer_of_search(request, (), options, Words(q, exif_shown(request), literal))
 
 
 @router.post(
@@ -115,19 +116,17 @@ async def search(
 async def search_by(request: Request) -> Response:
     """Search by words, weighted terms, photos of the collection, a vector, or an uploaded photo."""
     body, data = await read_search(request)
-    understood = None if body.q is None else await _understand(request, body.q, body.literal)
-    terms = terms_in(body, () if understood is None else understood.terms)
-    where = filter_for(request, body.where)
-    condition = understood.narrowed(where) if understood else where
+    words = None if body.q is None else Words(body.q, exif_shown(request), body.literal)
+    terms, where = terms_in(body), filter_for(request, body.where)
     limits = {"min_score": body.min_score, "min_relevance": body.min_relevance}
-    options = search_options(body.k, body.offset, where=condition, **limits)
+    options = search_options(body.k, body.offset, where=where, **limits)
     service = service_of(request)
     async with service.uploads if data is not None else nullcontext():
         if data is not None:
             picture = await in_picture_thread(service, lambda: service.read_picture(data))
             terms.append(Term(picture))
             del picture
-        return await _answer_of_search(request, terms, options, understood)
+        return await _answer_of_search(request, terms, options, words)
 
 
 @router.get("/api/similar/{photo_id}", response_model=SearchAnswer, responses=_errors(404))
@@ -145,31 +144,26 @@ async def similar(
     return await _answer_of_search(request, [Term(photo_id)], options)
 
 
-async def _understand(request: Request, text: str, literal: bool) -> Understood:
-    service, private = service_of(request), exif_shown(request)
-    return await run_in_threadpool(
-        lambda: service.understand(text, private=private, literal=literal)
-    )
-
-
 async def _answer_of_search(
     request: Request,
     terms: Sequence[Term],
     options: SearchOptions,
-    understood: Understood | None = None,
+    words: Words | None = None,
 ) -> Response:
-    """Return the results of terms, or without any the photos that the words leave."""
-    service, phrases = service_of(request), understood.phrases if understood else ()
+    """Return the results of words and terms, or the photos that words leave which only filter."""
+    service = service_of(request)
     k, offset = options.top_k or 0, options.offset
-    if phrases and not terms:
-        assert options.where is not None
+    limits = {"min_score": options.min_score, "min_relevance": options.min_relevance}
+    future = service.ask(terms, words=words, k=k, offset=offset, where=options.where, **limits)
+    answer = await asyncio.wrap_future(future)
+    understood = answer.understood
+    phrases = understood.phrases if understood else ()
+    if understood and phrases and not (understood.terms or terms):
+        where = understood.narrowed(options.where)
+        assert where is not None
         shown = exif_shown(request)  # an order tells dates too
-        newest = partial(service.newest, k=k, offset=offset, where=options.where, by_date=shown)
+        newest = partial(service.newest, k=k, offset=offset, where=where, by_date=shown)
         answer = Found(await run_in_threadpool(newest), [])
-    else:
-        limits = {"min_score": options.min_score, "min_relevance": options.min_relevance}
-        future = service.ask(terms, k=k, offset=offset, where=options.where, **limits)
-        answer = await asyncio.wrap_future(future)
     nearest: dict[str, Any] = {"nearest": hits(answer.nearest)} if answer.nearest else {}
     return answer_of(
         SearchAnswer.model_construct(

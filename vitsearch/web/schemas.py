@@ -418,12 +418,11 @@ def _checked(fields: dict[str, Any]) -> SearchRequest:
         raise QueryError("terms is no JSON list of terms") from None
 
 
-def terms_in(body: SearchRequest, words: Sequence[Term]) -> list[Term]:
-    """Return the terms of a request, those of its query string first; raises QueryError for a term
-    that is both or neither of words and photo, or for none.
+def terms_in(body: SearchRequest) -> list[Term]:
+    """Return the terms of a request beside its query string; raises QueryError for a term that is
+    both or neither of words and photo.
     """
-    terms = [*words]
-    terms += [_term(term) for term in body.terms or ()]
+    terms = [_term(term) for term in body.terms or ()]
     if body.vector is not None:
         terms.append(Term(_vector(body.vector)))
     return terms

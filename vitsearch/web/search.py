@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -19,7 +19,7 @@ from PIL import Image
 
 from vitsearch.arrays import Vectors
 from vitsearch.collection import Collection
-from vitsearch.collection.query import Term, encode_terms
+from vitsearch.collection.query import Term
 from vitsearch.collection.search import QueryMeaning
 from vitsearch.collection.understanding import Understood, understand
 from vitsearch.encoders.base import ImageEncoder
@@ -49,12 +49,27 @@ NO_PATHS = (
 SearchInput = str | Image.Image | Vectors | Sequence[Term]
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A query string, to be read by the words that the collection knows, unless ``literal``;
+    without ``private`` only by the columns that everybody may see.
+    """
+
+    text: str
+    private: bool
+    literal: bool = False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Search:
-    """Terms, and what is wanted of their results."""
+    """Terms, and what is wanted of their results; ``words`` become terms and filters before them
+    when it is answered, and are then ``understood``.
+    """
 
     terms: tuple[Term, ...]
     options: SearchOptions
+    words: Words | None = None
+    understood: Understood | None = None
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -85,6 +100,15 @@ def understand_query(text: str, vocabulary: Vocabulary | None) -> Understood:
         raise
     _without_paths(understood.terms)
     return understood
+
+
+def read_words(words: Words, vocabulary: Callable[..., Vocabulary]) -> Understood:
+    """Return what words say besides the picture; ``vocabulary`` is called with ``private``. Raises
+    QueryError.
+    """
+    known = None if words.literal else vocabulary(private=words.private)
+    understood = understand_query(words.text, known)
+    return understood if words.private else understood.without_text
 
 
 def _without_paths(terms: Sequence[Term]) -> tuple[Term, ...]:
@@ -245,12 +269,13 @@ class Batcher(Generic[Job, Result]):
 @dataclass(frozen=True, slots=True)
 class Found:
     """The results of a search, best first, and what the client should know about its words;
-    ``nearest`` where no photo fits them.
+    ``nearest`` where no photo fits them. None are looked for where the words only filter.
     """
 
     results: list[SearchResult]
     notes: list[str]
     nearest: Sequence[SearchResult] = ()
+    understood: Understood | None = None
 
 
 Answer = Found | Exception
@@ -299,19 +324,29 @@ class Engine:
         return self._open[1]
 
     def _answer(self, searches: Sequence[Search]) -> list[Answer]:
-        with self._lock:
-            encoder = self._opened().encoder
-        with self._source.computing(encoder):
-            encoded = encode_terms(
-                (term for search in searches for term in search.terms), lambda: encoder
-            )
         answers: dict[int, Answer] = {}
+        read: dict[int, Search] = {}
+        with self._lock:
+            collection = self._opened()
+            encoder, reader = collection.encoder, collection.queries
+            for index, search in enumerate(searches):
+                try:
+                    search = _read(search, collection)
+                except VitsearchError as error:
+                    answers[index] = error
+                    continue
+                if search.terms:
+                    read[index] = search
+                else:
+                    answers[index] = Found([], [], understood=search.understood)
+        with self._source.computing(encoder):
+            encoded = reader.encode(term for search in read.values() for term in search.terms)
         groups: dict[SearchOptions, dict[int, QueryMeaning]] = {}
         with self._lock:
             collection = self._opened()
             if collection.encoder is not encoder:
                 raise CollectionError("another collection has taken the place of this one")
-            for index, search in enumerate(searches):
+            for index, search in read.items():
                 try:
                     meaning = collection.queries.read(search.terms, encoded)
                 except VitsearchError as error:
@@ -322,9 +357,26 @@ class Engine:
             for options, queries in groups.items():
                 relevant = collection.find_or_nearest(list(queries.values()), options)
                 for index, each in zip(queries, relevant, strict=True):
-                    notes = _notes(searches[index], encoder)
-                    answers[index] = Found(each.hits, notes, each.nearest or ())
+                    search = read[index]
+                    notes = _notes(search, encoder)
+                    answers[index] = Found(each.hits, notes, each.nearest or (), search.understood)
         return [answers[index] for index in range(len(searches))]
+
+
+def _read(search: Search, collection: Collection) -> Search:
+    """Return a search whose words are terms and filters, without terms where they only filter;
+    raises QueryError.
+    """
+    if search.words is None:
+        return search
+    understood = read_words(search.words, collection.vocabulary)
+    terms = (*understood.terms, *search.terms)
+    return replace(
+        search,
+        terms=terms if understood.phrases and not terms else terms_of(terms),
+        options=replace(search.options, where=understood.narrowed(search.options.where)),
+        understood=understood,
+    )
 
 
 def _notes(search: Search, encoder: ImageEncoder) -> list[str]:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from PIL import Image
@@ -35,9 +36,10 @@ from vitsearch.web.search import (
     Found,
     Search,
     SearchInput,
+    Words,
+    read_words,
     search_options,
     terms_of,
-    understand_query,
 )
 from vitsearch.web.source import CollectionSource, MilvusSource
 from vitsearch.web.thumbnails import FOLDER, Thumbnail, Thumbnails
@@ -154,15 +156,16 @@ class PhotoService:
         or a list of `Term`; photos that it names by id are left out. Keywords: ``where``,
         ``min_score``, ``diverse``, ``collapse`` (a cosine), see `search_options`.
         """
-        return self.ask(query, k=k, offset=offset, **keywords).result().results
+        return self.ask(query, k, offset=offset, **keywords).result().results
 
     def ask(
-        self, query: SearchInput, *, k: int = 50, offset: int = 0, **keywords: Any
+        self, query: SearchInput, k: int = 50, *, words: Words | None = None, **keywords: Any
     ) -> "Future[Found]":
-        """Return the future results of `search` with notes; what is wrong with the request itself
-        is raised at once.
+        """Return the future results of `search` with notes, of ``words`` before the query where
+        they are given; what is wrong with the request itself is raised at once.
         """
-        return self._batcher.submit(Search(terms_of(query), search_options(k, offset, **keywords)))
+        terms = terms_of(query) if words is None or query else ()
+        return self._batcher.submit(Search(terms, search_options(k, **keywords), words))
 
     def similar(
         self, photo_id: int, *, k: int = 50, offset: int = 0, **keywords: Any
@@ -170,14 +173,10 @@ class PhotoService:
         """Return the photos that look most like one photo of the collection, which is left out."""
         return self.search([Term(photo_id)], k=k, offset=offset, **keywords)
 
-    def understand(self, text: str, *, private: bool, literal: bool = False) -> Understood:
-        """Return what a query string says besides the picture, nothing where it is ``literal``;
-        without ``private`` only by the columns that everybody may see.
-        """
+    def understand(self, words: Words) -> Understood:
+        """Return what words say besides the picture; raises QueryError."""
         with self.source.facts() as store:
-            vocabulary = None if literal else self._words.of(store, private=private)
-            understood = understand_query(text, vocabulary)
-            return understood if private else understood.without_text
+            return read_words(words, partial(self._words.of, store))
 
     def newest(self, *, k: int, offset: int, where: Filter, by_date: bool) -> list[SearchResult]:
         """Return ``k`` photos from ``offset`` on that a filter leaves, the newest first, with

@@ -39,6 +39,7 @@ from vitsearch.web.pages import (
 )
 from vitsearch.web.pages.cache import Cache, Facets, Insights, Recent, UploadedPhotos, facets_of
 from vitsearch.web.privacy import check_filter, exif_shown, is_local, may_write
+from vitsearch.web.search import Words
 from vitsearch.web.service import PhotoService
 from vitsearch.web.source import MilvusSource
 from vitsearch.web.world_map import Land
@@ -213,7 +214,7 @@ class PageContext:
         """Return the terms of the words of a search, and what else they say; raises QueryError."""
         if not query.words:
             return Understood((), (), None)
-        return self.service.understand(query.words, private=self.shows_exif, literal=query.literal)
+        return self.service.understand(Words(query.words, self.shows_exif, query.literal))
 
     def like_picture(self, picture: Image.Image, query: PageQuery) -> str:
         """Return the address of a search that also looks for photos like a picture."""

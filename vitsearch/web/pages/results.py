@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import lru_cache
 from itertools import accumulate, groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -241,7 +241,7 @@ def results_of(here: "PageContext", query: PageQuery, understood: Understood) ->
         return _listed(here, query, where)
     by_date = query.sort == TAKEN and here.shows_exif
     offset, k = (query.page - 1) * PER_PAGE, PER_PAGE + 1
-    limits = {"min_relevance": 0} if query.nearest else {}
+    limits: dict[str, Any] = {"min_relevance": 0} if query.nearest else {}
     if by_date:
         future = here.service.ask(terms, k=MAX_BY_DATE, where=where, **limits)
     else:
@@ -313,7 +313,7 @@ def sequence(here: "PageContext", query: PageQuery) -> list[int]:
         return listing.part(0, MAX_BY_DATE if listing.is_large else listing.total)
 
     def ranked() -> list[int]:
-        limits = {"min_relevance": 0} if query.nearest else {}
+        limits: dict[str, Any] = {"min_relevance": 0} if query.nearest else {}
         answer = here.service.ask(terms, k=MAX_BY_DATE, where=where, **limits).result()
         hits = list(answer.results or answer.nearest)
         if query.sort == TAKEN and here.shows_exif:
