@@ -126,6 +126,15 @@ def test_every_answer_is_as_described(
     answer()
 
 
+def test_a_term_for_a_photo_that_is_not_there(described: Any) -> None:
+    case = described["/api/search"]["POST"].Case(
+        body={"terms": [{"photo": 10**10}]}, media_type="application/json"
+    )
+    response = case.call()
+    assert response.status_code == 404
+    case.validate_response(response, checks=CHECKS)
+
+
 @pytest.mark.parametrize(("path", "method"), sorted(WITHOUT_PARAMETERS))
 def test_what_takes_no_parameters(described: Any, path: str, method: str) -> None:
     case = described[path][method].Case()

@@ -111,7 +111,7 @@ async def search(
     "/api/search",
     response_model=SearchAnswer,
     openapi_extra={"requestBody": BODY},
-    responses=_errors(413),
+    responses=_errors(404, 413),
 )
 async def search_by(request: Request) -> Response:
     """Search by words, weighted terms, photos of the collection, a vector, or an uploaded photo."""
