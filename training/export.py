@@ -169,7 +169,7 @@ def widen_gathered(graph: GraphProto) -> None:
                 "Constant",
                 [],
                 ["words.axis"],
-                value=helper.make_tensor("words.axis", TensorProto.INT64, [1], [2]),
+                value=helper.make_tensor("words.axis", TensorProto.INT64, [1], [-1]),
             )
             graph.node.remove(node)
             for k, new in enumerate([axis, *nodes]):

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from training.drawings import read_drawings, render
 from training.hues import choose_turns, turn_hues
 from training.sets import CAPTIONED, DRAWINGS, TURNED, TURNS, VIEWS
-from vitsearch.encoders.mini.network import LiteStem, MiniConfig, Surface, fold_lite_weights
+from vitsearch.encoders.mini.network import LiteStem, MiniConfig, Surface
 
 SIDE = 260
 BATCH = 32
@@ -48,6 +48,24 @@ def load_stem() -> LiteStem:
     stem = LiteStem(Surface(MiniConfig().map_side)).eval()
     fold_lite_weights(state, stem)
     return stem
+
+
+def fold_lite_weights(state: dict[str, Tensor], stem: LiteStem) -> None:
+    """Copy an EfficientNet-Lite2 state dict into the stem, each batch normalisation folded into the
+    convolution before it.
+
+    Both list their convolutions in the order of the forward pass, so names are not needed.
+    """
+    weights = [value for name, value in state.items() if not name.endswith("num_batches_tracked")]
+    convs = [module for module in stem.modules() if isinstance(module, nn.Conv2d)]
+    for i, conv in enumerate(convs):
+        kernel, gain, offset, mean, variance = weights[5 * i : 5 * i + 5]
+        scale = gain / torch.sqrt(variance + 1e-3)
+        conv.weight.data.copy_(kernel * scale[:, None, None, None])
+        assert conv.bias is not None
+        conv.bias.data.copy_(offset - mean * scale)
+    stem.classifier.weight.data.copy_(weights[-2])
+    stem.classifier.bias.data.copy_(weights[-1])
 
 
 class Stages(nn.Module):

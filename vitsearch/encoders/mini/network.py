@@ -240,24 +240,6 @@ class LiteStem(nn.Module):
         return {name: weight for name, weight in self.named_parameters() if name.startswith(names)}
 
 
-def fold_lite_weights(state: dict[str, Tensor], stem: LiteStem) -> None:
-    """Copy an EfficientNet-Lite2 state dict into the stem, each batch normalisation folded into the
-    convolution before it.
-
-    Both list their convolutions in the order of the forward pass, so names are not needed.
-    """
-    weights = [value for name, value in state.items() if not name.endswith("num_batches_tracked")]
-    convs = [module for module in stem.modules() if isinstance(module, nn.Conv2d)]
-    for i, conv in enumerate(convs):
-        kernel, gain, offset, mean, variance = weights[5 * i : 5 * i + 5]
-        scale = gain / torch.sqrt(variance + 1e-3)
-        conv.weight.data.copy_(kernel * scale[:, None, None, None])
-        assert conv.bias is not None
-        conv.bias.data.copy_(offset - mean * scale)
-    stem.classifier.weight.data.copy_(weights[-2])
-    stem.classifier.bias.data.copy_(weights[-1])
-
-
 # -- Transformer -----------------------------------------------------------------------------------
 
 
@@ -287,6 +269,18 @@ class MiniConfig:
         return SENTENCE_WIDTH + self.seen_dim
 
 
+@dataclass(frozen=True, eq=False)
+class TokenLayout:
+    """Where the tokens of ``n`` padded rows of ``t`` are: ``shown`` ``(tokens,)`` in the rows one
+    after the other, ``places`` ``(n * t,)`` of each place's token among them (any where there is
+    none), and ``bias`` ``(n, 1, 1, t)``, which is added to attention logits and hides padding.
+    """
+
+    shown: Tensor
+    places: Tensor
+    bias: Tensor
+
+
 class TextBlock(nn.Module):
     """A post-norm transformer block of BERT (Devlin et al. 2018)."""
 
@@ -300,19 +294,19 @@ class TextBlock(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
         self.norm2 = nn.LayerNorm(width, eps=1e-12)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """Return ``(n, t, width)``; ``bias`` ``(n, 1, 1, t)`` is added to the attention logits and
-        hides padding.
-        """
-        n, t, width = x.shape
+    def forward(self, x: Tensor, layout: TokenLayout) -> Tensor:
+        """Return ``(tokens, width)``; only attention is computed over the padded rows."""
+        n, t, width = layout.bias.shape[0], layout.bias.shape[3], x.shape[1]
         q, k, v = (
             self.qkv(x)
+            .index_select(0, layout.places)
             .view(n, t, 3, self.heads, width // self.heads)
             .permute(2, 0, 3, 1, 4)
             .unbind(0)
         )
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        x = self.norm1(x + self.out(mixed.transpose(1, 2).reshape(n, t, width)))
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.bias.to(q.dtype))
+        mixed = mixed.transpose(1, 2).reshape(n * t, width).index_select(0, layout.shown)
+        x = self.norm1(x + self.out(mixed))
         result: Tensor = self.norm2(x + self.fc2(F.gelu(self.fc1(x))))
         return result
 
@@ -335,12 +329,18 @@ class TextTower(nn.Module):
         """Token ids and mask ``(n, t)``, int64 and 1 for tokens, to unit sentence vectors ``(n,
         384)``.
         """
-        shown = mask.to(torch.float32)
-        x = self.norm(self.words(ids) + self.positions.weight[: ids.shape[1]])
-        bias = ((1.0 - shown) * -1e4)[:, None, None, :]
+        shown, flat = mask.to(torch.float32), mask.flatten()
+        layout = TokenLayout(
+            shown=flat.nonzero().squeeze(1),
+            places=(flat.cumsum(0) - 1).clamp(min=0),
+            bias=((1.0 - shown) * -1e4)[:, None, None, :],
+        )
+        words = self.words(ids.flatten().index_select(0, layout.shown))
+        x = self.norm(words + self.positions(layout.shown % ids.shape[1]))
         for block in self.blocks:
-            x = block(x, bias)
-        summed = (x.float() * shown[:, :, None]).sum(dim=1)
+            x = block(x, layout)
+        states = x.float().index_select(0, layout.places).view(*ids.shape, -1)
+        summed = (states * shown[:, :, None]).sum(dim=1)
         return unit(summed / shown.sum(dim=1, keepdim=True))
 
 
