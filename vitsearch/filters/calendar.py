@@ -65,14 +65,17 @@ def _easter(year: int) -> date:
     return date(year, month, day_of_month + 1)
 
 
+def _thanksgiving(year: int) -> date:
+    """Return the fourth Thursday of November."""
+    first = date(year, 11, 1)
+    return first + timedelta(days=(3 - first.weekday()) % 7 + 21)
+
+
 def holiday_of(rule: str, year: int) -> Period:
-    if rule == "thanksgiving":  # the fourth Thursday of November
-        first = date(year, 11, 1)
-        return day(first + timedelta(days=(3 - first.weekday()) % 7 + 21))
     kind, *numbers = rule.split()
-    if kind == "easter":
-        sunday = _easter(year)
-        first, last = (sunday + timedelta(days=int(number)) for number in numbers)
+    if kind in ("easter", "thanksgiving"):
+        moment = _easter(year) if kind == "easter" else _thanksgiving(year)
+        first, last = (moment + timedelta(days=int(number)) for number in numbers)
         return days(first, last)
     return Period(f"{year:04}-{kind}", f"{year:04}-{numbers[0]}")
 
@@ -145,11 +148,16 @@ def rule_names() -> str:
     return either([*known["short"], *known["season"], *known["holiday"]])
 
 
+def number_of(text: str) -> int:
+    """Return the number of digits or a word."""
+    return int(text) if text.isdecimal() else int(date_words()["number"][text])
+
+
 def year_of(text: str, today: date) -> int:
-    """Return the year of ``2019`` or ``'19``, which lies at most a century back."""
-    if not text.startswith("'"):
+    """Return the year of ``2019``, ``'19`` or ``19``, which lies at most a century back."""
+    if len(text) == 4:
         return int(text)
-    year = today.year - today.year % 100 + int(text[1:])
+    year = today.year - today.year % 100 + int(text[-2:])
     return year if year <= today.year else year - 100
 
 
@@ -216,7 +224,8 @@ class PeriodMatch:
     """A period between two positions of a text, which may depend on the day (``relative``).
 
     ``form`` is ``period`` where it leaves no doubt; of a ``year``, ``decade`` or ``season`` the
-    context decides. ``sign`` is that of an open end which words after it name (``2012 onwards``).
+    context decides. ``sign`` is that of an open end which words after it name (``2012 onwards``),
+    ``others`` are periods before it that are meant too (``last two summers``).
     """
 
     start: int
@@ -225,6 +234,7 @@ class PeriodMatch:
     form: str = "period"
     relative: bool = False
     sign: str = ""
+    others: tuple[Period, ...] = ()
 
 
 _TO = re.compile(r" ?(?:to|until|till|through|[-–—]|hasta|a|al) ?(?:the |el |la )?")
@@ -236,14 +246,17 @@ _OPEN_ENDS = {
     ),
     "<=": re.compile(r" (?:(?:or|and) (?:earlier|before|older)|[oy] antes)(?!\w)"),
 }
+_ARTICLES = ("", "the", "el", "la")
 _MORE = re.compile(r"(?<!\w)(?:more than|over) $")
 _FROM = re.compile(r"(?<!\w)(?:from|de|desde) (?:the |el )?$")
 _ON = re.compile(r" on(?=\s*(?:$|,))")
 _BETWEEN = re.compile(r"(?<!\w)(?:between|entre|from|desde|de) (?:the |el |la )?$")
 
 
-def opened(match: PeriodMatch, text: str) -> PeriodMatch:
-    """Return a period with the words beside it that leave one end of it open."""
+def opened(match: PeriodMatch, text: str, following: int) -> PeriodMatch:
+    """Return a period with the words beside it that leave one end of it open, and are not those of
+    the ``following`` one: ``after 2015 and before 2018``.
+    """
     if text.startswith("hace mas de ", match.start):
         return replace(match, sign="<")
     if text.endswith(" ago", match.start, match.end) and (
@@ -251,7 +264,8 @@ def opened(match: PeriodMatch, text: str) -> PeriodMatch:
     ):
         return replace(match, start=more.start(), sign="<")
     for sign, form in _OPEN_ENDS.items():
-        if end := form.match(text, match.end):
+        end = form.match(text, match.end)
+        if end and (following == len(text) or text[end.end() : following].strip() not in _ARTICLES):
             return replace(match, end=end.end(), sign=sign, form="period", relative=False)
     if _FROM.search(text[: match.start]) and (end := _ON.match(text, match.end)):
         return replace(match, end=end.end(), sign=">=", form="period", relative=False)
@@ -309,8 +323,11 @@ SHARES = {
 @cache
 def _share() -> re.Pattern[str]:
     """What makes a part of the period after it: ``first week of``, ``la semana del``."""
+    ordinal = either(date_words()["ordinal"])
+    number = rf"(?:\d\d?|{either(date_words()['number'])})"
     return re.compile(
-        rf"(?<!\w)(?:the |la |el )?(?:(?P<nth>{either(date_words()['ordinal'])}) )?"
+        r"(?<!\w)(?:the |la |el |las |los )?"
+        rf"(?:(?:(?P<n>{number}) )?(?P<nth>{ordinal}) (?:(?P<count>{number}) )?)?"
         rf"(?P<unit>{either([*SHARES, *date_words()['weekday']])}) (?:(?:of|del?) (?:the |la |el )?"
         r"|(?<=quarter )|(?<=half )|(?<=trimestre )|(?<=semestre ))$"
     )
@@ -345,12 +362,28 @@ def part_before(start: int, text: str, period: Period) -> tuple[int, Period] | N
         unit = share["unit"]
         weekday = date_words()["weekday"].get(unit)
         part = nth_of(nth, SHARES.get(unit, unit), period, weekday=weekday)
+        if count := share["n"] or share["count"]:
+            part = _run_of(number_of(count), SHARES.get(unit, unit), period, at_end=nth < 0)
+            part = part if nth in (1, -1) else None
         return (share.start(), part) if part else None
     if (third := _PART.search(before)) is not None:
         number = next(n for n, name in enumerate(("early", "mid", "late")) if third[name])
         part = _third_of(period, number)
         return (third.start(), part) if part else None
     return None
+
+
+def _run_of(count: int, unit: str, period: Period, *, at_end: bool) -> Period | None:
+    """Return the first or last days, weeks or months of a period, None where it has not so many."""
+    first, last = _bounds(period)
+    if unit == "month" and len(period.first) == len(period.last) == 4:
+        start, end = (13 - count, 12) if at_end else (1, count)
+        return Period(month_of(first.year, start).first, month_of(first.year, end).first)
+    if unit not in ("day", "week") or len(period.first) == 10:
+        return None
+    length = timedelta(days=count * (7 if unit == "week" else 1) - 1)
+    part = days(last - length, last) if at_end else days(first, first + length)
+    return part if length <= last - first else None
 
 
 def _third_of(period: Period, third: int) -> Period | None:

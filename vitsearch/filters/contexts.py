@@ -7,8 +7,9 @@ import re
 
 from vitsearch.filters.reading import ARTICLES, JOINS, SIGNS, Candidate, TextReading, has_digit
 from vitsearch.filters.tree import Between
-from vitsearch.filters.words import words_of
+from vitsearch.filters.words import plain, words_of
 
+_LAST_FEW = re.compile(r"(?:last|past|ultim[oa]s) \S+ \S+|\S+ ultim[oa]s ")
 MIN_YEAR = 1995  # an earlier year by itself counts only where the collection has photos of it
 
 
@@ -20,7 +21,7 @@ class PlainPhrases(TextReading):
             "year": self._plain_year, "month": self._plain_month, "day": self._plain_day,
             "place": self._plain_place, "camera": self._plain_camera, "model": self._plain_camera,
             "period": self._plain_period, "season": self._plain_season,
-            "decade": self._plain_decade,
+            "decade": self._plain_decade, "every": self._plain_each_year,
         }  # fmt: skip
         if self._is_negated(each):
             if not self._closes(each.last):
@@ -32,16 +33,18 @@ class PlainPhrases(TextReading):
     def _plain_period(self, each: Candidate) -> bool:
         after = self._word(each.last)
         text = self._plain[each.phrase.start : each.phrase.end]
-        if after in words_of("goods"):
+        if after in words_of("goods") or each.lead == "between":
             return False
-        if re.match(r"last |past |this |previous ", text) and not re.search(r"\d", text):
+        if _LAST_FEW.match(text) and after in ("of", "de", "del"):
+            return self._word(each.last + 1) in words_of("photos")  # last 3 days of school
+        if re.match(r"last |past |this |previous ", text):
             return after not in ("of", "tonight", "standing", "minute")
         if text in ("today", "tonight", "yesterday", "hoy", "ayer"):
             titles = words_of("titles")
             before = self._word(each.first - 1)
             if each.lead == "of" and self._of_photos(each.begin):
                 return after not in titles
-            return after not in titles and before not in words_of("things") | words_of(
+            return not self._goes_on(each.last) and before not in words_of("things") | words_of(
                 "names_with_days"
             )
         return self._before(each.begin) not in ("happy", "merry", "feliz", "prospero")
@@ -55,12 +58,15 @@ class PlainPhrases(TextReading):
             closed = (closed or self._is_scene(each.last)) and not self._is_make(each.first)
         elif words[0] != "tonight" and self._opens(each.begin):  # this morning coffee
             other = words_of("titles") | words_of("things") | words_of("goods")
-            closed = closed or after not in other | words_of("function") | {
-                "tonight",
-                "standing",
-                "glory",
-            }
+            other |= words_of("function") | {"tonight", "standing", "glory"}
+            closed = closed or (after not in other and not self._goes_on(each.last))
         return closed and self._stands_alone(each)
+
+    def _goes_on(self, last: int) -> bool:
+        """Return whether a day is that of a sentence: "today I learned", "ayer llovió"."""
+        word = self._text[slice(*self._tokens[last])] if last < len(self._tokens) else ""
+        is_verb = word.endswith(("ó", "é")) and plain(word) not in {"cafe", "bebe", "comite"}
+        return is_verb or self._word(last) in words_of("titles")
 
     def _is_make(self, index: int) -> bool:
         """Return whether a token is the model of what one of the two before it makes."""
@@ -95,6 +101,8 @@ class PlainPhrases(TextReading):
     def _plain_year(self, each: Candidate) -> bool:
         year = int(self._words[each.first])
         if year < 100:  # '98
+            if each.lead == "in" and self._opens_before(each):
+                return True  # in '09 lake
             of_photos = each.lead == "from" and self._of_photos(each.begin)
             beside = each.lead in ("in", *SIGNS) or of_photos or self._follows(each, "place")
             return self._closes(each.last) and beside
@@ -119,13 +127,21 @@ class PlainPhrases(TextReading):
             return closed and (self._of_photos(each.begin) or (spanish and not is_thing))
         if each.lead:
             return False
-        is_subject = year % 1000 and self._opens_subject(each)  # 2019 dogs, not 2000 dogs
+        is_subject = year % 1000 and (self._opens_subject(each) or self._follows_photos(each))
         beside = is_subject or self._beside_picture(each) or self._follows(each, "place")
         return likely and not self._is_make(each.first) and beside
 
     def _opens_subject(self, each: Candidate) -> bool:
         is_subject = self._word(each.last) in words_of("subjects") and self._closes(each.last + 1)
         return is_subject and self._opens(each.begin)
+
+    def _follows_photos(self, each: Candidate) -> bool:
+        """Return whether a query begins with photos or files and this: "screenshots 2019 maps"."""
+        files = any(other.kind == "file" and other.last == each.first and other.first == 0
+                    for other in self._candidates)  # fmt: skip
+        photos = each.first == 1 and self._word(0) in words_of("photos")
+        other = words_of("things") - {"map", "maps", "mapa"} | words_of("goods")
+        return (files or photos) and self._word(each.last) not in other
 
     def _beside_picture(self, each: Candidate) -> bool:
         """Return whether this stands by itself at the end or before a scene: "our 2019 trip"."""
@@ -160,7 +176,12 @@ class PlainPhrases(TextReading):
         before = each.begin - (self._word(each.begin - 1) in JOINS)
         return any(other.kind == "month" and other.last == before for other in self._candidates)
 
+    def _plain_each_year(self, each: Candidate) -> bool:
+        return self._closes(each.last) and self._stands_alone(each)
+
     def _plain_day(self, each: Candidate) -> bool:
+        if each.lead in ("to", "between", *SIGNS) or has_digit(self._word(each.last)):
+            return False
         article = self._word(each.first - 1) == "el"
         if each.lead in ("on", "from", "of", "unit") or article:
             return self._closes(each.last)

@@ -9,27 +9,31 @@ from datetime import date
 from functools import cache
 
 from vitsearch.filters.calendar import (
+    Period,
     PeriodMatch,
     joined,
+    month_of,
     narrowed,
     opened,
     rule_names,
     rule_of,
-    year_of,
 )
 from vitsearch.filters.date_readers import (
     FORMS,
+    HOURS,
     RELATIVE,
     Reader,
     read_ago,
     read_before_last,
     read_begun,
+    read_begun_day,
     read_day,
     read_day_part,
     read_days,
     read_decade,
     read_half,
     read_last_n,
+    read_latest,
     read_month,
     read_month_number,
     read_months,
@@ -61,8 +65,9 @@ OF = r"(?:,? |,? of |,? in |,? de |,? del |,? en )"
 def periods(text: str, today: date) -> list[PeriodMatch]:
     """Return the periods in a text in lower case without accents, in order, none within another."""
     alone = list(_with_their_year(_single_periods(text, today), text, today))
-    together = joined([narrowed(each, text) for each in alone], text)
-    return [opened(each, text) for each in together]
+    together = list(joined(_apart([narrowed(each, text) for each in alone]), text))
+    after = [*(each.start for each in together[1:]), len(text)]
+    return [opened(each, text, end) for each, end in zip(together, after, strict=False)]
 
 
 def _single_periods(text: str, today: date) -> list[PeriodMatch]:
@@ -75,27 +80,30 @@ def _single_periods(text: str, today: date) -> list[PeriodMatch]:
     for number, (stems, _, reader) in enumerate(_forms()):
         pattern = _pattern(number) if not stems or any(stem in text for stem in stems) else None
         for match in pattern.finditer(text) if pattern else ():
-            period = reader(match, today)
-            if period is not None and period.first[:10] <= today.isoformat():
+            read = reader(match, today)
+            several = read if isinstance(read, list) else [read] if read else []
+            if several and several[-1].first[:10] <= today.isoformat():
                 form, relative = FORMS.get(reader, "period"), reader in RELATIVE
-                matches.append(PeriodMatch(match.start(), match.end(), period, form, relative))
-    matches.sort(key=lambda each: (each.start, -each.end))
-    return list(_apart(matches))
+                latest = PeriodMatch(*match.span(), several[-1], form, relative)
+                matches.append(replace(latest, others=tuple(several[:-1])))
+    return _apart(matches)
 
 
-def _apart(matches: list[PeriodMatch]) -> Iterator[PeriodMatch]:
-    end = 0
-    for match in matches:
-        if match.start >= end:
-            yield match
-            end = match.end
+def _apart(matches: list[PeriodMatch]) -> list[PeriodMatch]:
+    """Return the matches in order without those that begin within another."""
+    apart: list[PeriodMatch] = []
+    for match in sorted(matches, key=lambda each: (each.start, -each.end)):
+        if not apart or match.start >= apart[-1].end:
+            apart.append(match)
+    return apart
 
 
 @cache
 def _hint() -> re.Pattern[str]:
     """What a text with a period has: a year, or a word that goes before or after one of `words`."""
     return re.compile(
-        rf"{YEAR}|'\d\d|\d0'?s|años|\b(?:last|this|past|previous|ago|today|tonight|yesterday|hoy"
+        rf"{YEAR}|['/.-]\d\d|del \d\d|\d0'?s|años"
+        r"|\b(?:last|this|past|previous|ago|today|tonight|yesterday|hoy"
         rf"|ayer|anteayer|anoche|hace|since|desde|los \d0|est[ea]|pasad[oa]s?|antepasad[oa]"
         rf"|ultim[oa]s?"
         rf"|older|{either(date_words()['decade'])})\b"
@@ -130,6 +138,8 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
     recent = f"{either(known['month'])}|{season}|{holiday}|{weekday}|{unit}"
     part, decade = either(known["day_part"]), either(known["decade"])
     number = rf"(?:\d{{1,4}}|{either(known['number'])})"
+    repeated = rf"(?P<what>{season}|{holiday}|{weekday}|weekend|finde|fines de semana)(?:e?s)?"
+    spans = rf"(?P<unit>{unit}|{either(HOURS)})"
     ago = (
         rf"(?:last year|(?:el )?año pasado|(?P<n>{number}) (?P<unit>{unit}) ago"
         rf"|hace (?P<numero>{number}) (?P<unidad>{unit}))"
@@ -139,7 +149,9 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
         r"(?:on )?(?P<same>today|yesterday|(?:this|(?:the )?same) (?:day|week|weekend|month)"
         r"|(?:tal dia como )?hoy|ayer|(?:est[ea]|(?:el |la )?mism[oa]) (?:dia|semana|mes))"
     )
-    year, written = rf"(?P<y>{YEAR})", rf"(?P<y>{YEAR}|'\d\d)"  # '19 only beside a word
+    year = rf"(?P<y>{YEAR})"
+    # '19 only beside a word, and what a day of a month cannot be: agosto del 98
+    written = rf"(?P<y>{YEAR}|'\d\d|(?<= del )(?:[5-9]\d|[0-2]\d(?! al? ))(?! ?[%°º]))"
     of, weeks = OF, ("w", "semana")
     week = r"(?:(?:calendar )?(?:week|wk|semana) (?:number |no\.? |numero )?|w)(?P<n>\d\d?)"
     ordinal, digits = r"(?:st|nd|rd|th|º)?", ("19", "20")
@@ -150,6 +162,8 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
     numeric: list[tuple[tuple[str, ...], str, Reader]] = [
         (digits, rf"{year}(?P<s>[-/.])(?P<month>0?[1-9]|1[0-2])(?P=s)(?P<d>\d\d?)", read_day),
         (digits, r"(?P<a>\d\d?)(?P<sep>[./-])(?P<b>\d\d?)(?P=sep)" + year, read_numbers),
+        (("/", "."), r"(?P<a>\d\d?)(?P<sep>/)(?P<b>\d\d?)/(?P<y>\d\d)", read_numbers),
+        (("/", "."), r"(?P<a>\d\d)(?P<sep>\.)(?P<b>\d\d)\.(?P<y>\d\d)", read_numbers),
         (digits, rf"{year}-(?P<month>0[1-9]|1[0-2])", read_month),
         (digits, rf"{year}(?P<month>0[1-9]|1[0-2])(?P<d>[0-2]\d|3[01])", read_day),
         (digits, rf"{year} ?[-–] ?(?P<z>{YEAR})", read_years),
@@ -162,17 +176,21 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
         (weeks, rf"(?<!pregnant )(?<!pregnancy )(?<!embarazo ){week}{of}{year}", read_week),
         (weeks, rf"{year}(?:,? |-?(?=w\d\d)){week}", read_week),
     ]
-    to = r" ?(?P<to>to|until|and|al?|y|[-–]) ?(?:the |el )?"
-    begin = r"(?:(?:from|between|del?|entre) (?:the |el )?)?"
+    to = r" ?(?P<to>to|until|till|through|and|hasta|al?|y|[-–]) ?(?:the |el )?"
+    begin = r"(?:(?:from|between|del?|entre|desde) (?:the |el )?)?"
     dated = [
+        (rf"(?P<d>\d\d?)(?P<s>[-/.])(?P<month>{month})(?P=s)(?P<y>{YEAR}|\d\d)", read_day),
+        (rf"(?P<month>{month})(?P<s>[-/.])(?P<d>\d\d?)(?P=s){year}", read_day),
+        (rf"{year}(?P<s>[-/.])(?P<month>{month})(?P=s)(?P<d>\d\d?)", read_day),
+        (rf"(?P<month>{either(known['short'])})[-/]{year}", read_month),
         (
             rf"{begin}(?P<d>\d\d?){ordinal}(?:(?: of| de)? (?P<a>{month}))?{to}"
             rf"(?P<e>\d\d?){ordinal}(?: of| de)? (?P<month>{month}){of}{written}",
             read_days,
         ),
         (
-            rf"{begin}(?P<month>{month}) (?P<d>\d\d?){ordinal}{to}"
-            rf"(?P<e>\d\d?){ordinal},? {written}",
+            rf"{begin}(?P<a>{month}) (?P<d>\d\d?){ordinal}{to}"
+            rf"(?:(?P<month>{month}) )?(?P<e>\d\d?){ordinal},? {written}",
             read_days,
         ),
         (rf"(?P<d>\d\d?){ordinal}(?: of| de)? (?P<month>{month}){of}{written}", read_day),
@@ -228,6 +246,17 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
             rf"(?:(?<=since )|(?<=desde )|(?<=desde el )|(?<=desde la ))(?P<what>{recent})",
             read_begun,
         ),
+        *(
+            (
+                ("since ", "desde "),
+                rf"(?:(?<=since )|(?<=since the )|(?<=desde el )){form}",
+                read_begun_day,
+            )
+            for form in (
+                rf"(?P<d>\d\d?){ordinal}(?: of| de)? (?P<month>{month})",
+                rf"(?P<month>{month}) (?:the )?(?P<d>\d\d?){ordinal}",
+            )
+        ),
         ((" before last",), rf"(?P<what>{recent}) before last", read_before_last),
         (("antepasad",), rf"(?P<what>{recent}) antepasad[oa]", read_before_last),
         (
@@ -252,9 +281,14 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
             rf"(?P<n>{number}) (?P<unit>{unit})",
             read_ago,
         ),
-        (("last", "past"), rf"(?:last|past) (?P<n>{number}) (?P<unit>{unit})", read_last_n),
-        (("ultim",), rf"ultim[oa]s (?P<n>{number}) (?P<unit>{unit})", read_last_n),
-        (("ultim",), rf"(?P<n>{number}) ultim[oa]s (?P<unit>{unit})", read_last_n),
+        *(
+            (("last", "past", "ultim"), form, reader)
+            for what, reader in ((repeated, read_latest), (spans, read_last_n))
+            for form in (
+                rf"(?:last|past|ultim[oa]s) (?P<n>{number}) {what}",
+                rf"(?P<n>{number}) ultim[oa]s {what}",
+            )
+        ),
         (("s",), r"(?P<c>19|20)?(?P<d>\d0)'?s", read_decade),
         (
             ("años", "decada", "los "),
@@ -272,21 +306,23 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
 
 def _with_their_year(matches: list[PeriodMatch], text: str, today: date) -> Iterator[PeriodMatch]:
     """Yield the periods, and those that share a year or a name with one: ``June and July 2019``,
-    ``summer 2018 and 2019``.
+    ``summer 2018 and 2019``. A range may begin the year before. None of ``Christmas and New Year
+    2019``, which may be two winters.
     """
     heading: PeriodMatch | None = None
     word, end = "", 0
     for match in matches:
-        named = _named_form().fullmatch(text, match.start, match.end)
-        start, shared = match.start, []
-        while named and (before := _named_before_form().search(text[end:start])):
-            start = end + before.start()
-            rule = rule_of(before["what"])
-            assert rule is not None
-            period = rule(year_of(named["y"], today))
-            after = start + len(before["what"])
-            shared.append(PeriodMatch(start, after, period, relative=True))
-        yield from reversed(shared)
+        named = _named_form().match(text, match.start, match.end)
+        shared = [match]
+        while named and (before := _named_before_form().search(text, end, shared[0].start)):
+            period = _in_year_of(shared[0].period, before)
+            if period is None:
+                break
+            shared.insert(0, PeriodMatch(*before.span("what"), period, relative=True))
+        if len(shared) > 1 and match.period.first.endswith("-01-01"):
+            end = match.end
+            continue
+        yield from shared[:-1]
         if (
             heading is not None
             and match.form == "year"
@@ -301,12 +337,31 @@ def _with_their_year(matches: list[PeriodMatch], text: str, today: date) -> Iter
         end = match.end
 
 
+def _in_year_of(period: Period, before: re.Match[str]) -> Period | None:
+    """Return the period that stands before another one in its year; with nothing between, only
+    where the other follows at once.
+    """
+    rule, year = rule_of(before["what"]), int(period.first[:4])
+    assert rule is not None
+    same, earlier = rule(year), rule(year - 1)
+    for each in (same, earlier):
+        months = tuple(map(int, each.last[:7].split("-")))
+        if month_of(months[0], months[1] + 1).first == period.first[:7]:
+            return each
+    if not before["join"].strip():
+        return None
+    return earlier if before["to"] and same.first > period.first else same
+
+
 @cache
 def _named_form() -> re.Pattern[str]:
     """What has a year after its name: a month, a season, a holiday."""
-    return re.compile(rf"(?P<what>{rule_names()})s?{OF}(?P<y>{YEAR}|'\d\d)")
+    return re.compile(rf"(?:\d\d?(?:st|nd|rd|th|º)?(?: of| de)? )?(?P<what>{rule_names()})s?{OF}")
 
 
 @cache
 def _named_before_form() -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w)(?P<what>{rule_names()})(?: (?:and|or|y|o|e) |, )$")
+    to = r" ?(?:to|until|till|through|[-–—]|hasta|al?) ?(?:the |el |la )?"
+    return re.compile(
+        rf"(?<!\w)(?P<what>{rule_names()})(?P<join> (?:and|or|y|o|e) |, |(?P<to>{to})| )$"
+    )

@@ -12,6 +12,7 @@ from vitsearch.filters.calendar import (
     day_before,
     latest_of,
     month_of,
+    number_of,
     rule_of,
     season_of,
     time_since,
@@ -22,12 +23,9 @@ from vitsearch.filters.calendar import (
 )
 from vitsearch.filters.word_lists import UNITS, date_words
 
-Reader = Callable[[re.Match[str], date], Period | None]
+Reader = Callable[[re.Match[str], date], Period | list[Period] | None]
+HOURS = ("hour", "hours", "hora", "horas")
 NIGHT = "23"  # the last hour of the part of a day that goes on after midnight
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isdecimal() else int(date_words()["number"][text])
 
 
 def read_recent(match: re.Match[str], today: date) -> Period | None:
@@ -58,16 +56,24 @@ def read_begun(match: re.Match[str], today: date) -> Period | None:
     return latest_of(rule, today, over=False) if rule else None
 
 
+def read_begun_day(match: re.Match[str], today: date) -> Period | None:
+    """Read ``since April 3``: the latest one that has begun."""
+    month, number = date_words()["dated"][match["month"]], int(match["d"])
+    days = (valid_day(year, month, number) for year in (today.year, today.year - 1))
+    return next((each for each in days if each and each.first <= today.isoformat()), None)
+
+
 def read_days(match: re.Match[str], today: date) -> Period | None:
     """Read ``3-5 May 2019``, ``del 28 de mayo al 3 de junio de 2019``; ``3 and 4 May 2019``."""
     months, year = date_words()["dated"], year_of(match["y"], today)
-    last_month = months[match["month"]]
-    first_month = months[match.groupdict().get("a") or match["month"]]
-    first = valid_day(year, first_month, int(match["d"]))
+    last_month = months[match["month"] or match["a"]]
+    first_month = months[match["a"] or match["month"]]
+    is_list = match["to"] in ("and", "y") and not match[0].startswith(("between", "entre"))
+    over_new_year = first_month > last_month and not is_list
+    first = valid_day(year - over_new_year, first_month, int(match["d"]))
     last = valid_day(year, last_month, int(match["e"]))
     if first is None or last is None or first >= last:
         return None
-    is_list = match["to"] in ("and", "y") and not match[0].startswith(("between", "entre"))
     if is_list and int(match["e"]) != int(match["d"]) + 1:
         return None
     return Period(first.first, last.last)
@@ -117,19 +123,35 @@ def read_named_day(match: re.Match[str], today: date) -> Period | None:
 
 
 def read_ago(match: re.Match[str], today: date) -> Period | None:
-    count = _number(match["n"])
+    count = number_of(match["n"])
     return unit_before(match["unit"], today, count) if count <= 1200 else None
 
 
 def read_seasons_ago(match: re.Match[str], today: date) -> Period | None:
     """Read ``two summers ago``: last summer is one ago."""
-    count, rule = _number(match["n"]), rule_of(match["what"])
+    count, rule = number_of(match["n"]), rule_of(match["what"])
     return latest_of(rule, today, over=True, back=count - 1) if rule and 1 <= count <= 100 else None
 
 
 def read_last_n(match: re.Match[str], today: date) -> Period | None:
-    count = _number(match["n"])
-    return time_since(match["unit"], today, count) if 1 <= count <= 1200 else None
+    count, unit = number_of(match["n"]), match["unit"]
+    if unit in HOURS:
+        count, unit = -(-count // 24), "day"
+    return time_since(unit, today, count) if 1 <= count <= 1200 else None
+
+
+def read_latest(match: re.Match[str], today: date) -> list[Period] | None:
+    """Read ``last two summers``, ``los últimos 2 fines de semana``, the earliest first."""
+    count, word = number_of(match["n"]), match["what"]
+    rule, weekdays = rule_of(word), date_words()["weekday"]
+    if not 1 <= count <= 20:
+        return None
+    if word in weekdays:
+        back = (today.weekday() - weekdays[word]) % 7 or 7
+        return [day(today - timedelta(days=back + 7 * n)) for n in reversed(range(count))]
+    if rule is None:
+        return [unit_before("weekend", today, n) for n in range(count, 0, -1)]
+    return [latest_of(rule, today, over=True, back=n) for n in reversed(range(count))]
 
 
 def read_day(match: re.Match[str], today: date) -> Period | None:
@@ -138,9 +160,12 @@ def read_day(match: re.Match[str], today: date) -> Period | None:
 
 
 def read_numbers(match: re.Match[str], today: date) -> Period | None:
-    """Read ``14.7.2019``, ``12-25-2019``; with slashes only where one number cannot be a month."""
+    """Read ``14.7.2019``, ``12-25-2019``; with slashes, and two digits of a year, only where one
+    number cannot be a month.
+    """
     first, second = int(match["a"]), int(match["b"])
-    if match["sep"] == "/" and first <= 12 and second <= 12 and first != second:
+    is_brief = match["sep"] == "/" or len(match["y"]) == 2
+    if is_brief and first <= 12 and second <= 12 and first != second:
         return None
     if second > 12:
         first, second = second, first
@@ -183,7 +208,9 @@ def read_months(match: re.Match[str], today: date) -> Period | None:
     """Read ``June to August 2020``."""
     first, last = date_words()["dated"][match["a"]], date_words()["dated"][match["month"]]
     year = year_of(match["y"], today)
-    return Period(month_of(year, first).first, month_of(year, last).last) if first < last else None
+    if first == last:
+        return None
+    return Period(month_of(year - (first > last), first).first, month_of(year, last).last)
 
 
 def read_of_year(match: re.Match[str], today: date) -> Period | None:
@@ -217,7 +244,7 @@ def read_same_time(match: re.Match[str], today: date) -> Period | None:
 def _count_back(match: re.Match[str]) -> int:
     """Return how many units a form goes back: one for ``last year``."""
     count = match["n"] or match["numero"]
-    return _number(count) if count else int(not match[0].endswith(("this year", "este año")))
+    return number_of(count) if count else int(not match[0].endswith(("this year", "este año")))
 
 
 def read_years(match: re.Match[str], today: date) -> Period | None:
@@ -248,8 +275,9 @@ def read_decade(match: re.Match[str], today: date) -> Period | None:
 
 
 RELATIVE: set[Reader] = {
-    read_recent, read_begun, read_before_last, read_day_part, read_weekday_part,
-    read_named_day, read_ago, read_seasons_ago, read_last_n, read_of_past_year, read_same_time,
+    read_recent, read_begun, read_begun_day, read_latest, read_before_last, read_day_part,
+    read_weekday_part, read_named_day, read_ago, read_seasons_ago, read_last_n, read_of_past_year,
+    read_same_time,
 }  # fmt: skip
 FORMS: dict[Reader, str] = {
     read_year: "year", read_season: "season", read_quarter: "season",

@@ -14,7 +14,7 @@ from vitsearch.filters.contexts import PlainPhrases
 from vitsearch.filters.date_forms import WORD_END, WORD_START, periods
 from vitsearch.filters.reading import JOINS, SIGNS, Candidate, has_digit
 from vitsearch.filters.tree import And, Between, Comparison, Filter, In, Like, Not, Or
-from vitsearch.filters.word_lists import LISTS, date_words
+from vitsearch.filters.word_lists import LISTS, date_words, either
 from vitsearch.filters.words import FILE_KINDS, Phrase, Vocabulary, plain, plain_name, words_of
 from vitsearch.photos.formats import FORMATS, VIDEO
 
@@ -24,6 +24,7 @@ MONTH_RANGES = {
     ("from", "to"), ("from", "until"), ("from", "through"), ("between", "and"),
     ("de", "a"), ("desde", "hasta"), ("entre", "y"),
 }  # fmt: skip
+EVERY = {"every", "each", "cada", "todos", "todas"}
 _PATH = re.compile(
     r"(?:(?<!\S)(?:in|from|under|inside|below|en|de|bajo|dentro de) )?"
     r"(?<!\S)(?P<path>[^\s/][^\s]*/[^\s]*)(?=\s|$)"
@@ -56,7 +57,10 @@ class _Reading(PlainPhrases):
         for at in range(len(candidates) - 1):
             first, second = candidates[at : at + 2]
             joined = second.begin == first.last + 1 and self._word(first.last) in JOINS
-            if joined and first.weak == second.weak == "place":
+            either_side = self._word(first.last) in ("or", "o") and (
+                first.kind.startswith("when") and second.kind.startswith("when")
+            )
+            if joined and (either_side or first.weak == second.weak == "place"):
                 phrase = replace(second.phrase, kind=first.phrase.kind)
                 candidates[at + 1] = replace(second, phrase=phrase)
         return candidates
@@ -81,6 +85,7 @@ class _Reading(PlainPhrases):
         if "taken_at" in self._vocabulary.columns:
             yield from self._periods()
             yield from self._months()
+            yield from self._each_year()
         yield from self._places()
         yield from self._cameras()
 
@@ -107,13 +112,14 @@ class _Reading(PlainPhrases):
     def _periods(self) -> Iterator[Candidate]:
         for match in periods(self._plain, self._today):
             first = self._starts.get(match.start, self._starts.get(match.start + 1))  # '98
-            last = next((n for n, (_, end) in enumerate(self._tokens, 1) if end == match.end), None)
+            last = self._ends.get(match.end)
             if first is None or last is None:
                 continue
             _, lead = self._lead(first)
             title = self._text[match.start : match.end].removesuffix("'s").removesuffix("’s")
             if match.relative or match.period.first != match.period.last:
-                title += f" ({_dates(match.period)})"
+                first_of_all = (*match.others, match.period)[0].first
+                title += f" ({_dates(Period(first_of_all, match.period.last))})"
             period = match.period
             if lead == "around" and match.form == "year":
                 period = Period(*(str(int(period.first) + years) for years in (-1, 1)))
@@ -122,6 +128,9 @@ class _Reading(PlainPhrases):
             if lead in SIGNS:
                 title = f"{self._text[self._tokens[self._lead(first)[0]][0] : match.start]}{title}"
             where = period_filter(period, sign)
+            if match.others and sign == "=":
+                earlier = (period_filter(each, sign) for each in match.others)
+                where = Or((*earlier, where))
             kind = "when" if sign == "=" else f"when {sign}"
             yield self._candidate(first, last, where, kind, title=title, weak=match.form)
 
@@ -144,6 +153,15 @@ class _Reading(PlainPhrases):
                 first, last, written = day
                 where = Like("taken_at", f"____-{number:02}-{written:02}%")
                 yield self._candidate(first, last, where, "month", weak="day", ambiguous=ambiguous)
+
+    def _each_year(self) -> Iterator[Candidate]:
+        """Yield ``every summer``, ``todas las navidades``: those of every year."""
+        matches = _every_form().finditer(self._plain) if EVERY & {*self._words} else ()
+        for match in matches:
+            first, last = self._starts.get(match.start()), self._ends.get(match.end())
+            where = _every_year(match["what"])
+            if first is not None and last is not None and where is not None:
+                yield self._candidate(first, last, where, "month", weak="every")
 
     def _months_between(self, index: int, first: int, last: int) -> Iterator[Candidate]:
         """Yield ``from June to August``, ``entre marzo y mayo``: months of every year."""
@@ -346,6 +364,20 @@ def period_filter(period: Period, sign: str) -> Filter:
     return Comparison("taken_at", sign, period.first if sign in ("<", ">=") else period.last)
 
 
+def _every_year(name: str) -> Filter | None:
+    """Return the months of a season or the days of a holiday, None where those change."""
+    known = date_words()
+    if name in known["season"]:
+        first = known["season"][name]
+        return In("month", tuple((first + n - 1) % 12 + 1 for n in range(3)))
+    start, _, end = known["holiday"][name].partition(" ")
+    if not start[0].isdecimal():
+        return None
+    month, first, last = start[:3], int(start[3:]), int(end[3:])
+    each = tuple(Like("taken_at", f"____-{month}{day:02}%") for day in range(first, last + 1))
+    return Or(each) if len(each) > 1 else each[0]
+
+
 def _dates(period: Period) -> str:
     first, last = period
     return first if first == last else f"{first} to {last}"
@@ -355,6 +387,14 @@ def _in_order(parts: Sequence[str], words_of_name: Sequence[str]) -> bool:
     """Return whether the parts are among the words of a name, in its order."""
     rest = iter(words_of_name)
     return all(part in rest for part in parts)
+
+
+@cache
+def _every_form() -> re.Pattern[str]:
+    names = either([*date_words()["season"], *date_words()["holiday"]])
+    return re.compile(
+        rf"{WORD_START}{either(EVERY)}(?: l[oa]s)? (?P<what>{names})(?:e?s)?{WORD_END}"
+    )
 
 
 @cache

@@ -16,6 +16,7 @@ LEADS = {  # kinds of words before a phrase
     "from": "from", "of": "of", "de": "of", "del": "of", "to": "to", "a": "to", "por": "to",
     "since": "since", "desde": "since", "after": "after", "before": "before", "until": "until",
     "till": "until", "hasta": "until", "year": "unit", "año": "unit",
+    "al": "to", "between": "between", "entre": "between",
     "around": "around", "circa": "around",
     "pre": "before", "post": "after",
     "entire": "all", "whole": "all", "todo": "all", "toda": "all",
@@ -39,10 +40,17 @@ UNITS_OF = {("month", "of"), ("mes", "de")}
 NEGATION_PHRASES = {  # with the preposition of what follows, if they end with one
     ("outside", "of"), ("fuera", "de"), ("fuera", "del"), ("except", "for"), ("apart", "from"),
     ("aside", "from"), ("other", "than"), ("aparte", "de"), ("aparte", "del"), ("no", "sea"),
-    ("que", "no", "sea"),
+    ("que", "no", "sea"), ("no", "sean"), ("no", "son"), ("no", "es"), ("no", "fueron"),
     ("all", "but"), ("everything", "but"), ("anything", "but"),
 }  # fmt: skip
-NEGATED_VERBS = {"don", "isn", "aren", "wasn", "weren"}  # before 't
+PHRASE_ENDS = {words[-1] for words in (*LEAD_PHRASES, *NEGATION_PHRASES)}
+NEGATED_VERBS = {"isn", "aren", "wasn", "weren"}  # before 't
+RELATIVES = {"that", "which", "who", "is", "are", "was", "were", "que"}  # before a negation
+_NOT_WANTED = re.compile(  # I don't want to see
+    r"(?<!\w)(?:(?:i|we|yo) )?(?:don'?t|do not|never|no) (?:me |nos )?"
+    r"(?:want|need|show|give|include|quiero|queremos|muestres|enseñes|incluyas|pongas)"
+    r"(?: me| us)?(?: to see| to include| ver)? $"
+)
 JOINS = ("and", "or", "y", "o", "e")
 SIGNS = {"since": ">=", "after": ">", "before": "<", "until": "<="}
 
@@ -73,6 +81,7 @@ class TextReading:
         self._tokens = [match.span() for match in TOKEN.finditer(self._plain)]
         self._words = [self._plain[start:end] for start, end in self._tokens]
         self._starts = {start: index for index, (start, _) in enumerate(self._tokens)}
+        self._ends = {end: index for index, (_, end) in enumerate(self._tokens, 1)}
         self._candidates: list[Candidate] = []
 
     def _lead(self, first: int) -> tuple[int, str]:
@@ -107,27 +116,43 @@ class TextReading:
         is_bare = begin == each.first
         if is_bare and self._word(begin - 1) in ARTICLES:
             begin -= 1
-        start = self._words_before(begin, NEGATION_PHRASES)
-        if start is None and begin < each.first:  # apart from
-            start = self._words_before(begin + 1, NEGATION_PHRASES)
+        listed = begin  # where what is listed begins: "any photos from"
+        photos = words_of("photos") if each.lead in ("from", "of", "in") else frozenset()
+        while self._word(listed - 1) in words_of("listed") | photos:
+            listed -= 1
+        ends = (begin, begin + (begin < each.first), listed)  # the second for "apart from"
+        starts = (self._words_before(end, NEGATION_PHRASES) for end in ends)
+        start = next((each for each in starts if each is not None), None)
         if start is None:
-            if each.lead in ("from", "of"):
-                while self._word(begin - 1) in words_of("photos") | words_of("listed"):
-                    begin -= 1
-            if self._word(begin - 1) == "t" and self._word(begin - 2) in NEGATED_VERBS:
-                start = begin - 2
-            elif self._negates(begin - 1, each, is_bare=is_bare):
-                start = begin - 1
+            start = self._not_wanted(listed)
+        if start is None:
+            if self._word(listed - 1) == "t" and self._word(listed - 2) in NEGATED_VERBS:
+                start = listed - 2
+            elif self._negates(listed - 1, each, is_bare=is_bare and listed == begin):
+                start = listed - 1
         if start is None:
             return None
+        while self._word(start) not in JOINS and self._word(start - 1) in RELATIVES:
+            start -= 1
         between = self._plain[self._tokens[start][1] : self._tokens[each.first][0]]
         return None if re.search(r"[^\w\s']", between) else start
+
+    def _not_wanted(self, end: int) -> int | None:
+        """Return the token where a sentence begins that asks for no such photos."""
+        if not 0 < end < len(self._tokens):
+            return None
+        match = _NOT_WANTED.search(self._plain, 0, self._tokens[end][0])
+        return self._starts[match.start()] if match else None
 
     def _negates(self, index: int, each: Candidate, *, is_bare: bool) -> bool:
         """Return whether the word at a token turns the phrase after it round."""
         word = self._word(index)
         if word == "no" and each.weak and is_bare:  # no 2019 is a number
             return self._word(index - 1) in ("but", "pero")
+        if word in words_of("hiding"):
+            return index == 0
+        if word in ("nothing", "nada"):
+            return each.lead in ("from", "of")
         if word == "outside":  # not outside Lisbon, which is near it
             return is_bare and each.kind == "country"
         if word in JOINS:
@@ -141,6 +166,8 @@ class TextReading:
 
     def _words_before(self, end: int, phrases: Collection[tuple[str, ...]]) -> int | None:
         """Return the token where the longest of the phrases begins that end before a token."""
+        if self._word(end - 1) not in PHRASE_ENDS:
+            return None
         starts = (max(end - len(words), 0) for words in phrases
                   if tuple(self._words[max(end - len(words), 0) : end]) == words)  # fmt: skip
         return min(starts, default=None)
@@ -173,8 +200,8 @@ class TextReading:
         """Return whether here is the end, a comma, another phrase, or a word that begins another
         part of the query.
         """
-        if last == len(self._words) - 1 and self._word(last) in ("only", "solo"):
-            last += 1  # 2013 only
+        if last == len(self._words) - 1 and self._word(last) in ("only", "solo", "please"):
+            last += 1
         if last == len(self._words):
             rest = self._plain[self._tokens[-1][1] :]
             return not rest.strip(" .,;:!?)")

@@ -73,7 +73,7 @@ LISTS: dict[str, Any] = {
             comma_words("sunday, domingo"),
         ],
     },
-    # month-day to month-day; easter in days from Easter Sunday
+    # month-day to month-day; days from Easter Sunday and Thanksgiving
     "holidays": {
         "12-25 12-25": comma_words("christmas day, xmas day, dia de navidad"),
         "12-24 12-24": comma_words("christmas eve, xmas eve, nochebuena"),
@@ -86,10 +86,13 @@ LISTS: dict[str, Any] = {
         "07-04 07-04": comma_words("independence day"),
         "10-31 10-31": comma_words("halloween"),
         "11-01 11-02": comma_words("day of the dead, dia de muertos, dia de los muertos"),
-        "easter -2 1": comma_words("easter, pascua"),
+        "easter -2 1": comma_words("easter, easter weekend, pascua"),
+        "easter -2 -2": comma_words("good friday, viernes santo"),
         "easter 0 0": comma_words("easter sunday, domingo de pascua, domingo de resurreccion"),
         "easter -7 0": comma_words("holy week, semana santa"),
-        "thanksgiving": comma_words("thanksgiving, thanksgiving day, accion de gracias"),
+        "thanksgiving 0 0": comma_words("thanksgiving, thanksgiving day, accion de gracias"),
+        "thanksgiving 0 3": comma_words("thanksgiving weekend"),
+        "thanksgiving 1 1": comma_words("black friday"),
     },
     # hours, from the first to the last
     "day_parts": {
@@ -109,11 +112,11 @@ LISTS: dict[str, Any] = {
         "90": comma_words("nineties, noventa"),
     },
     "ordinals": {
-        "1": comma_words("first, 1st, primer, primera, 1er, 1º, 1ª"),
+        "1": comma_words("first, 1st, primer, primera, primeros, primeras, 1er, 1º, 1ª"),
         "2": comma_words("second, 2nd, segundo, segunda, 2º, 2ª"),
         "3": comma_words("third, 3rd, tercer, tercera, 3er, 3º, 3ª"),
         "4": comma_words("fourth, 4th, cuarto, cuarta, 4º, 4ª"),
-        "-1": comma_words("last, ultimo, ultima"),
+        "-1": comma_words("last, ultimo, ultima, ultimos, ultimas"),
     },
     "numbers": {
         "1": comma_words("a, an, one, un, una, uno"),
@@ -293,7 +296,7 @@ LISTS: dict[str, Any] = {
         # between a negation and what it turns round: "no photos from 2020", "menos las de 2019"
         "listed": comma_words(
             """
-            those, ones, the, any, are, were, is, that, want, las, los, que, sean, son, sea, quiero
+            those, ones, the, any, are, were, is, that, las, los, que, sean, son, sea
             """
         ),
         # what is named after a season or a year: "the summer 2020 collection"
@@ -304,7 +307,12 @@ LISTS: dict[str, Any] = {
             """
         ),
         # after "today" and "yesterday": "today is monday", "yesterday's news"
-        "titles": comma_words("is, was, news, show, album, movie, song, cover, poster, once"),
+        "titles": comma_words(
+            """
+            is, was, news, show, album, movie, song, cover, poster, once, i, we, you, he, she, it,
+            they, yo, te, me, se, nos, le, lo
+            """
+        ),
         # before them, besides things: "USA Today"
         "names_with_days": comma_words("usa, of, the, week"),
         # before a place these make another name of it: "new mexico", "air france"
@@ -327,6 +335,8 @@ LISTS: dict[str, Any] = {
             salvo, menos, excluyendo, nunca, ni, ninguna, ninguno
             """
         ),
+        # the same at the beginning of a query: "hide screenshots"
+        "hiding": comma_words("hide, skip, ignore, omit, oculta, omite, ignora, quita"),
         # a year, a place or a camera after one of these is part of something else
         "function": comma_words(
             """
@@ -357,16 +367,15 @@ LISTS: dict[str, Any] = {
         "fillers": comma_words(
             """
             my, our, every, some, me, any, the, a, an, one, un, una, mis, mi, nuestras, las,
-            los, taken, shot, from, of, in, de, en, tomadas, hechas, for, please, i, took, we,
-            that, que, hice, hicimos, saque, were, was, are, is, what, things, stuff,
-            lo
+            los, taken, shot, from, of, in, de, en, tomadas, hechas, for, i, took, we,
+            that, que, hice, hicimos, saque, were, was, are, is, what, lo
             """
         ),
         # a request for all: "show me all my photos"
         "requests": comma_words(
             """
             all, show, find, search, anything, todas, todos, todo, everything, muestrame, busca,
-            ver, photographed, filmed, fotografie, filme, only, solo
+            ver, please, things, stuff, photographed, filmed, fotografie, filme, only, solo
             """
         ),
         # between a camera and what comes before it: "taken with my"
@@ -404,7 +413,8 @@ def date_words() -> dict[str, dict[str, Any]]:
     return {
         "month": full,
         "short": short,
-        "dated": short | {"mar": 3, "mar.": 3},  # beside a day or another month no sea
+        # beside a day or another month these are no sea and no "two years ago"
+        "dated": short | {"mar": 3, "mar.": 3, "ago": 8},
         "season": {name: int(n) for n, names in table["seasons"].items() for name in names},
         "weekday": {
             name: n for n, names in enumerate(table["weekdays"]["names"]) for name in names
@@ -421,6 +431,7 @@ UNITS = {
     "day": "day", "days": "day", "dia": "day", "dias": "day",
     "week": "week", "weeks": "week", "semana": "week", "semanas": "week",
     "weekend": "weekend", "fin de semana": "weekend", "finde": "weekend",
+    "weekends": "weekend", "fines de semana": "weekend", "findes": "weekend",
     "month": "month", "months": "month", "mes": "month", "meses": "month",
     "year": "year", "years": "year", "año": "year", "años": "year",
 }  # fmt: skip
