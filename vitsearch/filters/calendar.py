@@ -2,7 +2,6 @@
 words name them, their parts, and those beside each other.
 
 A period is a pair of dates of any precision, both included, as ``taken_at between`` takes them.
-``last`` is the latest one that is over, ``this`` the one that today is in, or else the latest.
 Seasons are the northern ones, from the first of March, June, September and December; a winter has
 the year of its December. Weeks begin on Monday.
 """
@@ -16,6 +15,8 @@ from functools import cache
 from typing import NamedTuple
 
 from vitsearch.filters.word_lists import UNITS, date_words, either
+
+NIGHT = "23"  # the last hour of the part of a day that goes on after midnight
 
 
 class Period(NamedTuple):
@@ -54,6 +55,13 @@ def week_of(moment: date) -> Period:
 def weekend_of(moment: date) -> Period:
     saturday = moment + timedelta(days=5 - moment.weekday())
     return days(saturday, saturday + timedelta(days=1))
+
+
+def part_of(moment: date, part: str) -> Period:
+    """Return the hours of a part of a day, of a night until six."""
+    first, last = date_words()["day_part"][part].split()
+    end = f"{moment + timedelta(days=1)}T05" if last == NIGHT else f"{moment}T{last}"
+    return Period(f"{moment}T{first}:00", f"{end}:59")
 
 
 def _easter(year: int) -> date:
@@ -161,22 +169,6 @@ def year_of(text: str, today: date) -> int:
     return year if year <= today.year else year - 100
 
 
-def latest_of(of: Callable[[int], Period], today: date, *, over: bool, back: int = 0) -> Period:
-    """Return the latest period of a year-by-year rule that has begun, or that is ``over``, or the
-    one so many years before it.
-    """
-    now = today.isoformat()
-    for year in (today.year, today.year - 1):
-        period = of(year)
-        if _after(now, period.last) if over else period.first <= now:
-            return of(year - back)
-    return of(today.year - 2 - back)
-
-
-def _after(now: str, last: str) -> bool:
-    return now[: len(last)] > last
-
-
 def rule_of(word: str) -> Callable[[int], Period] | None:
     """Return the periods of the years that a season, month or holiday names."""
     known = date_words()
@@ -187,33 +179,6 @@ def rule_of(word: str) -> Callable[[int], Period] | None:
     if word in known["holiday"]:
         return lambda year: holiday_of(known["holiday"][word], year)
     return None
-
-
-def unit_before(unit: str, today: date, back: int) -> Period:
-    """Return the day, week, month or year that is so many before today's."""
-    match UNITS[unit]:
-        case "day":
-            return day(today - timedelta(days=back))
-        case "week":
-            return week_of(today - timedelta(weeks=back))
-        case "weekend":
-            return weekend_of(today - timedelta(weeks=back))
-        case "month":
-            return month_of(today.year, today.month - back)
-    return Period(f"{today.year - back:04}", f"{today.year - back:04}")
-
-
-def time_since(unit: str, today: date, count: int) -> Period:
-    """Return the time from so many units before today until today."""
-    return days(day_before(unit, today, count), today)
-
-
-def day_before(unit: str, today: date, count: int) -> date:
-    """Return the day so many units before today, the last of its month where that is shorter."""
-    if UNITS[unit] in ("day", "week", "weekend"):
-        return today - timedelta(days=count * (1 if UNITS[unit] == "day" else 7))
-    month = month_of(today.year, today.month - count * (12 if UNITS[unit] == "year" else 1)).first
-    return date.fromisoformat(f"{month}-{min(today.day, length_of(month)):02}")
 
 
 # -- Periods in a text -----------------------------------------------------------------------------
@@ -238,7 +203,7 @@ class PeriodMatch:
 
 
 _TO = re.compile(r" ?(?:to|until|till|through|[-–—]|hasta|a|al) ?(?:the |el |la )?")
-_TO_AND = re.compile(r" (?:to|until|and|hasta|a|al|y) (?:the |el |la )?")
+_AND = re.compile(r" (?:and|y) (?:the |el |la )?")
 _OPEN_ENDS = {
     ">=": re.compile(
         r" (?:onwards?|(?:or|and) (?:later|newer|after|onwards?)|en adelante"
@@ -250,7 +215,7 @@ _ARTICLES = ("", "the", "el", "la")
 _MORE = re.compile(r"(?<!\w)(?:more than|over) $")
 _FROM = re.compile(r"(?<!\w)(?:from|de|desde) (?:the |el )?$")
 _ON = re.compile(r" on(?=\s*(?:$|,))")
-_BETWEEN = re.compile(r"(?<!\w)(?:between|entre|from|desde|de) (?:the |el |la )?$")
+_BETWEEN = re.compile(r"(?<!\w)(?:(?P<both>between|entre)|from|since|desde|de) (?:the |el |la )?$")
 
 
 def opened(match: PeriodMatch, text: str, following: int) -> PeriodMatch:
@@ -273,7 +238,9 @@ def opened(match: PeriodMatch, text: str, following: int) -> PeriodMatch:
 
 
 def joined(matches: list[PeriodMatch], text: str) -> Iterator[PeriodMatch]:
-    """Yield the periods, two with ``to`` between them, or in ``between ... and``, as one."""
+    """Yield the periods, two with ``to`` between them, or in ``between ... and``, as one, and none
+    that is half of a range.
+    """
     position = 0
     while position < len(matches):
         first = matches[position]
@@ -281,24 +248,54 @@ def joined(matches: list[PeriodMatch], text: str) -> Iterator[PeriodMatch]:
         second = matches[position] if position < len(matches) else None
         between = "" if second is None else text[first.end : second.start]
         opening = _BETWEEN.search(text[: first.start])
-        to = _TO_AND if opening else _TO
-        if second and to.fullmatch(between) and first.period.first < second.period.first:
+        is_range = _TO.fullmatch(between) or (
+            opening and opening["both"] and _AND.fullmatch(between)
+        )
+        if second and is_range and first.period.first < second.period.first:
             start = opening.start() if opening else first.start
             period = Period(first.period.first, second.period.last)
             relative = first.relative or second.relative
             yield PeriodMatch(start, second.end, period, relative=relative)
             position += 1
-        else:
+        elif is_range:  # the later one first
+            position += 1
+        elif not (
+            _range_end().match(text, first.end)
+            or _range_begin().search(text, max(first.start - 40, 0), first.start)
+        ):
             yield first
 
 
-def narrowed(match: PeriodMatch, text: str) -> PeriodMatch:
-    """Return a period with the words before it that make it a part of it."""
-    part = part_before(match.start, text, match.period)
-    if part is None:
-        return match
-    form = match.form if match.form == "decade" else "period"  # late 90s fashion
-    return PeriodMatch(part[0], match.end, part[1], form, relative=True)
+@cache
+def _range_end() -> re.Pattern[str]:
+    """What goes on with a range after a period and is no period by itself: ``to Friday``."""
+    names = f"{rule_names()}|{either(date_words()['weekday'])}"
+    return re.compile(
+        rf" (?:to|until|till|through|hasta|al?) (?:the |el |la )?(?:\d[\d/.-]*|{names})(?!\w)"
+        r"| ?[-–—] ?\d\d?[/.-]\d"
+    )
+
+
+@cache
+def _range_begin() -> re.Pattern[str]:
+    names = f"{rule_names()}|{either(date_words()['weekday'])}"
+    return re.compile(
+        rf"(?<!\w)(?:{names}|\d\d?(?:st|nd|rd|th|[/.-]\d[\d/.-]*))"
+        r"(?: (?:to|until|till|through|hasta|al?) | ?[-–—] ?)(?:the |el |la )?$"
+    )
+
+
+def narrowed(matches: list[PeriodMatch], text: str) -> Iterator[PeriodMatch]:
+    """Yield the periods, with the words before one that make it a part of it; not one that has no
+    such part.
+    """
+    for match in matches:
+        start, period = part_before(match.start, text, match.period) or (match.start, match.period)
+        if start == match.start:
+            yield match
+        elif period is not None:
+            form = match.form if match.form == "decade" else "period"  # late 90s fashion
+            yield PeriodMatch(start, match.end, period, form, relative=True)
 
 
 # -- Parts of a period -----------------------------------------------------------------------------
@@ -337,40 +334,63 @@ def _share() -> re.Pattern[str]:
 def _weekday() -> re.Pattern[str]:
     """What says no more than the date after it: ``Saturday 4 May 2019``."""
     return re.compile(
-        rf"(?<!\w)(?:on |el )?(?P<what>{either(date_words()['weekday'])}),? (?:the |el )?$"
+        rf"(?<!\w)(?:on |el )?(?P<what>{either(date_words()['weekday'])})"
+        rf"(?: (?:por la )?(?P<part>{either(date_words()['day_part'])}))?,? (?:the |el )?$"
     )
 
 
-def part_before(start: int, text: str, period: Period) -> tuple[int, Period] | None:
-    """Return the part of the period at ``start`` that the words before it say, and where they
-    begin; None where they say none.
+@cache
+def _part_of_day() -> re.Pattern[str]:
+    parts = either(date_words()["day_part"])
+    return re.compile(rf"(?<!\w)(?:the |la )?(?P<part>{parts}) (?:of|del?) (?:the |el )?$")
+
+
+def part_before(start: int, text: str, period: Period) -> tuple[int, Period | None] | None:
+    """Return the part of the period at ``start`` that the words before it say, None for one that
+    there is not, and where they begin; None where they say none.
     """
     before = text[:start]
-    if len(period.first) == 10 and (named := _weekday().search(before)) is not None:
-        first, last = map(date.fromisoformat, (period.first[:10], period.last[:10]))
+    part = _of_days_before(before, period) if len(period.first) == 10 else None
+    if part is not None:
+        return part
+    if (share := _share().search(before)) is not None:
+        of_other = len(period.first) == 4 and share[0].endswith(("the ", "el ", "la "))
+        return None if of_other else _share_of(share, period)  # first day of the 2019 trip
+    if (third := _PART.search(before)) is not None:
+        number = next(n for n, name in enumerate(("early", "mid", "late")) if third[name])
+        part_of_it = _third_of(period, number)
+        return (third.start(), part_of_it) if part_of_it else None
+    return None
+
+
+def _of_days_before(before: str, period: Period) -> tuple[int, Period] | None:
+    """Return what words before a day or a week make of it: ``the day after``, ``the night of``."""
+    first, last = map(date.fromisoformat, (period.first[:10], period.last[:10]))
+    if (named := _weekday().search(before)) is not None:
         if last - first == timedelta(days=6):  # Friday last week
-            period = day(first + timedelta(days=date_words()["weekday"][named["what"]]))
-        return (named.start(), period) if last - first in (timedelta(), timedelta(days=6)) else None
-    if (beside := _BESIDE.search(before)) is not None and len(period.first) == 10:
-        first, last = map(date.fromisoformat, (period.first[:10], period.last[:10]))
+            first += timedelta(days=date_words()["weekday"][named["what"]])
+        elif first != last:
+            return None
+        return named.start(), part_of(first, named["part"]) if named["part"] else day(first)
+    if (hours := _part_of_day().search(before)) is not None and period.first == period.last:
+        return hours.start(), part_of(first, hours["part"])
+    if (beside := _BESIDE.search(before)) is not None:
         length = timedelta(days=1 if beside["unit"] in ("day", "dia") else 7)
         if beside["after"]:
             return beside.start(), days(last + timedelta(days=1), last + length)
         return beside.start(), days(first - length, first - timedelta(days=1))
-    if (share := _share().search(before)) is not None:
-        nth = date_words()["ordinal"].get(share["nth"] or "", 0)
-        unit = share["unit"]
-        weekday = date_words()["weekday"].get(unit)
-        part = nth_of(nth, SHARES.get(unit, unit), period, weekday=weekday)
-        if count := share["n"] or share["count"]:
-            part = _run_of(number_of(count), SHARES.get(unit, unit), period, at_end=nth < 0)
-            part = part if nth in (1, -1) else None
-        return (share.start(), part) if part else None
-    if (third := _PART.search(before)) is not None:
-        number = next(n for n, name in enumerate(("early", "mid", "late")) if third[name])
-        part = _third_of(period, number)
-        return (third.start(), part) if part else None
     return None
+
+
+def _share_of(share: re.Match[str], period: Period) -> tuple[int, Period | None] | None:
+    """Return the part of a period that ``first two weeks of`` says, and where that begins."""
+    nth = date_words()["ordinal"].get(share["nth"] or "", 0)
+    unit, count = SHARES.get(share["unit"], share["unit"]), share["n"] or share["count"]
+    if count:
+        part = _run_of(number_of(count), unit, period, at_end=nth < 0) if nth in (1, -1) else None
+    else:
+        part = nth_of(nth, unit, period, weekday=date_words()["weekday"].get(unit))
+    return (share.start(), part) if part or nth else None
 
 
 def _run_of(count: int, unit: str, period: Period, *, at_end: bool) -> Period | None:

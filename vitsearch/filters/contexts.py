@@ -1,15 +1,18 @@
 """What has to stand beside a name or a date in a query for it to be a filter: a preposition (``in
 2019``), the end of the query or the beginning of another phrase (``beach 2019 Portugal``), and no
-word that makes it part of something else (``1984 poster``, ``map of Italy``).
+word that makes it part of something else (``1984 poster``, ``map of Italy``); and what phrases
+beside each other say together.
 """
 
 import re
+from dataclasses import replace
 
 from vitsearch.filters.reading import ARTICLES, JOINS, SIGNS, Candidate, TextReading, has_digit
 from vitsearch.filters.tree import Between
-from vitsearch.filters.words import plain, words_of
+from vitsearch.filters.words import all_of, plain, words_of
 
 _LAST_FEW = re.compile(r"(?:last|past|ultim[oa]s) \S+ \S+|\S+ ultim[oa]s ")
+_BRIEF = re.compile(r"[\d./]+\D\d\d")  # a date with two digits of its year
 MIN_YEAR = 1995  # an earlier year by itself counts only where the collection has photos of it
 
 
@@ -28,6 +31,8 @@ class PlainPhrases(TextReading):
                 return False
             if each.weak == "place" and not each.ambiguous:
                 return True
+        elif self._is_not_wanted(each):
+            return False
         return not each.weak or rules[each.weak](each)
 
     def _plain_period(self, each: Candidate) -> bool:
@@ -47,7 +52,10 @@ class PlainPhrases(TextReading):
             return not self._goes_on(each.last) and before not in words_of("things") | words_of(
                 "names_with_days"
             )
-        return self._before(each.begin) not in ("happy", "merry", "feliz", "prospero")
+        before = self._before(each.begin)
+        if _BRIEF.fullmatch(text) and before in words_of("things"):
+            return False  # version 10.14.18
+        return before not in ("happy", "merry", "feliz", "prospero")
 
     def _plain_season(self, each: Candidate) -> bool:
         words, after = self._words[each.first : each.last], self._word(each.last)
@@ -64,7 +72,9 @@ class PlainPhrases(TextReading):
 
     def _goes_on(self, last: int) -> bool:
         """Return whether a day is that of a sentence: "today I learned", "ayer llovió"."""
-        word = self._text[slice(*self._tokens[last])] if last < len(self._tokens) else ""
+        if last == len(self._tokens) or self._between(last) != " ":
+            return False
+        word = self._text[slice(*self._tokens[last])]
         is_verb = word.endswith(("ó", "é")) and plain(word) not in {"cafe", "bebe", "comite"}
         return is_verb or self._word(last) in words_of("titles")
 
@@ -276,3 +286,42 @@ class PlainPhrases(TextReading):
         if each.weak == "model" and owner in words_of("possessives"):
             return True  # birds with the Canon EOS R5
         return not each.ambiguous and self._of_photos(begin)
+
+    # -- phrases beside each other ---------------------------------------------------------------
+
+    def _alternatives(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Return candidates, places with a word between them of one kind: "Lisbon or Tuscany" is
+        either, "London, England" both.
+        """
+        for at in range(len(candidates) - 1):
+            first, second = candidates[at : at + 2]
+            joined = second.begin == first.last + 1 and self._word(first.last) in JOINS
+            either_side = self._word(first.last) in ("or", "o") and (
+                first.kind.startswith("when") and second.kind.startswith("when")
+            )
+            if joined and (either_side or first.weak == second.weak == "place"):
+                phrase = replace(second.phrase, kind=first.phrase.kind)
+                candidates[at + 1] = replace(second, phrase=phrase)
+        return candidates
+
+    def _files_not_wanted(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Return candidates, files that are turned round and where or when they are from as one:
+        "no videos from 2020" leaves those of 2021.
+        """
+        groups: list[list[Candidate]] = []
+        for each in candidates:
+            if groups and self._is_of_files_not_wanted(each):
+                groups[-1].append(each)
+            else:
+                groups.append([each])
+        return [group[0] if len(group) == 1 else _as_one(group) for group in groups]
+
+
+def _as_one(group: list[Candidate]) -> Candidate:
+    """Return a candidate of all that a group of them says."""
+    first, last = group[0], group[-1]
+    phrases = [each.phrase for each in group]
+    where, title = all_of(phrases), " ".join(phrase.title for phrase in phrases)
+    assert where is not None
+    phrase = replace(first.phrase, end=last.phrase.end, where=where, title=title)
+    return replace(first, last=last.last, phrase=phrase)

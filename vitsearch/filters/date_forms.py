@@ -65,7 +65,7 @@ OF = r"(?:,? |,? of |,? in |,? de |,? del |,? en )"
 def periods(text: str, today: date) -> list[PeriodMatch]:
     """Return the periods in a text in lower case without accents, in order, none within another."""
     alone = list(_with_their_year(_single_periods(text, today), text, today))
-    together = list(joined(_apart([narrowed(each, text) for each in alone]), text))
+    together = list(joined(_apart([*narrowed(alone, text)]), text))
     after = [*(each.start for each in together[1:]), len(text)]
     return [opened(each, text, end) for each, end in zip(together, after, strict=False)]
 
@@ -270,6 +270,11 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
             rf"(?P<when>last|this) (?P<what>{weekday}) (?P<part>{part})",
             read_weekday_part,
         ),
+        (
+            ("por la ",),
+            rf"(?P<what>{weekday}) (?P<when>pasad[oa]) por la (?P<part>{part})",
+            read_weekday_part,
+        ),
         (("day", "ayer", "hoy"), f"(?P<what>{named_day})", read_named_day),
         ((" ago",), rf"(?P<n>{number}) (?P<what>{season})s? ago", read_seasons_ago),
         (("hace ",), rf"hace (?P<n>{number}) (?P<what>{season})s?", read_seasons_ago),
@@ -326,11 +331,11 @@ def _with_their_year(matches: list[PeriodMatch], text: str, today: date) -> Iter
         if (
             heading is not None
             and match.form == "year"
-            and re.fullmatch(r" (?:and|or|y|o) ", text[heading.end : match.start])
+            and re.fullmatch(r",?(?: (?:and|or|y|o))? ", text[heading.end : match.start])
             and (rule := rule_of(word)) is not None
         ):
             period = rule(int(match.period.first))
-            match = replace(match, period=period, form="period", relative=True)
+            heading = match = replace(match, period=period, form="period", relative=True)
         elif named:
             heading, word = match, named["what"]
         yield match

@@ -1,5 +1,6 @@
 """How each form of a period is read: ``summer 2020``, ``hace dos años``. A reader takes the
-match of its form in `vitsearch.filters.date_forms` and today's date.
+match of its form in `vitsearch.filters.date_forms` and today's date. ``last`` is the latest period
+that is over, ``this`` the one that today is in, or else the latest.
 """
 
 import re
@@ -7,25 +8,25 @@ from collections.abc import Callable
 from datetime import date, timedelta
 
 from vitsearch.filters.calendar import (
+    NIGHT,
     Period,
     day,
-    day_before,
-    latest_of,
+    days,
+    length_of,
     month_of,
     number_of,
+    part_of,
     rule_of,
     season_of,
-    time_since,
-    unit_before,
     valid_day,
     week_of,
+    weekend_of,
     year_of,
 )
 from vitsearch.filters.word_lists import UNITS, date_words
 
 Reader = Callable[[re.Match[str], date], Period | list[Period] | None]
 HOURS = ("hour", "hours", "hora", "horas")
-NIGHT = "23"  # the last hour of the part of a day that goes on after midnight
 
 
 def read_recent(match: re.Match[str], today: date) -> Period | None:
@@ -59,8 +60,8 @@ def read_begun(match: re.Match[str], today: date) -> Period | None:
 def read_begun_day(match: re.Match[str], today: date) -> Period | None:
     """Read ``since April 3``: the latest one that has begun."""
     month, number = date_words()["dated"][match["month"]], int(match["d"])
-    days = (valid_day(year, month, number) for year in (today.year, today.year - 1))
-    return next((each for each in days if each and each.first <= today.isoformat()), None)
+    dates = (valid_day(year, month, number) for year in (today.year, today.year - 1))
+    return next((each for each in dates if each and each.first <= today.isoformat()), None)
 
 
 def read_days(match: re.Match[str], today: date) -> Period | None:
@@ -101,19 +102,13 @@ def read_day_part(match: re.Match[str], today: date) -> Period | None:
         return None
     if when in ("this", "esta", "tonight") or when.startswith("hoy"):
         return Period(f"{today}T{first}:00", f"{today}T{last}:59")
-    return _part_of(today - timedelta(days=1), part)
-
-
-def _part_of(moment: date, part: str) -> Period:
-    first, last = date_words()["day_part"][part].split()
-    end = f"{moment + timedelta(days=1)}T05" if last == NIGHT else f"{moment}T{last}"
-    return Period(f"{moment}T{first}:00", f"{end}:59")
+    return part_of(today - timedelta(days=1), part)
 
 
 def read_weekday_part(match: re.Match[str], today: date) -> Period | None:
     """Read ``last Friday night``."""
     recent = read_recent(match, today)
-    return recent and _part_of(date.fromisoformat(recent.first), match["part"])
+    return recent and part_of(date.fromisoformat(recent.first), match["part"])
 
 
 def read_named_day(match: re.Match[str], today: date) -> Period | None:
@@ -272,6 +267,55 @@ def read_decade(match: re.Match[str], today: date) -> Period | None:
         return None
     first = int(century or 19) * 100 + decade
     return Period(f"{first}", f"{first + 9}")
+
+
+# -- Periods that go back from today ---------------------------------------------------------------
+
+
+def latest_of(of: Callable[[int], Period], today: date, *, over: bool, back: int = 0) -> Period:
+    """Return the latest period of a year-by-year rule that has begun, or that is ``over``, or the
+    one so many years before it.
+    """
+    now = today.isoformat()
+    for year in (today.year, today.year - 1):
+        period = of(year)
+        if _after(now, period.last) if over else period.first <= now:
+            return of(year - back)
+    return of(today.year - 2 - back)
+
+
+def _after(now: str, last: str) -> bool:
+    return now[: len(last)] > last
+
+
+def unit_before(unit: str, today: date, back: int) -> Period:
+    """Return the day, week, month or year that is so many before today's."""
+    match UNITS[unit]:
+        case "day":
+            return day(today - timedelta(days=back))
+        case "week":
+            return week_of(today - timedelta(weeks=back))
+        case "weekend":
+            return weekend_of(today - timedelta(weeks=back))
+        case "month":
+            return month_of(today.year, today.month - back)
+    return Period(f"{today.year - back:04}", f"{today.year - back:04}")
+
+
+def time_since(unit: str, today: date, count: int) -> Period:
+    """Return the time from so many units before today until today."""
+    return days(day_before(unit, today, count), today)
+
+
+def day_before(unit: str, today: date, count: int) -> date:
+    """Return the day so many units before today, the last of its month where that is shorter."""
+    if UNITS[unit] in ("day", "week", "weekend"):
+        return today - timedelta(days=count * (1 if UNITS[unit] == "day" else 7))
+    month = month_of(today.year, today.month - count * (12 if UNITS[unit] == "year" else 1)).first
+    return date.fromisoformat(f"{month}-{min(today.day, length_of(month)):02}")
+
+
+# -- The kinds of readers --------------------------------------------------------------------------
 
 
 RELATIVE: set[Reader] = {

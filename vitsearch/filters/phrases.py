@@ -47,23 +47,9 @@ class _Reading(PlainPhrases):
         while True:  # what is a phrase beside another is none without it
             plainly = [each for each in self._candidates if self._is_plain(each)]
             if len(plainly) == len(self._candidates):
-                return [self._with_lead(each) for each in self._alternatives(plainly)]
+                together = self._files_not_wanted(self._alternatives(plainly))
+                return [self._with_lead(each) for each in together]
             self._candidates = plainly
-
-    def _alternatives(self, candidates: list[Candidate]) -> list[Candidate]:
-        """Return candidates, places with a word between them of one kind: "Lisbon or Tuscany" is
-        either, "London, England" both.
-        """
-        for at in range(len(candidates) - 1):
-            first, second = candidates[at : at + 2]
-            joined = second.begin == first.last + 1 and self._word(first.last) in JOINS
-            either_side = self._word(first.last) in ("or", "o") and (
-                first.kind.startswith("when") and second.kind.startswith("when")
-            )
-            if joined and (either_side or first.weak == second.weak == "place"):
-                phrase = replace(second.phrase, kind=first.phrase.kind)
-                candidates[at + 1] = replace(second, phrase=phrase)
-        return candidates
 
     def _with_lead(self, each: Candidate) -> Phrase:
         """Return a phrase with the words before it that belong to it."""

@@ -40,7 +40,8 @@ UNITS_OF = {("month", "of"), ("mes", "de")}
 NEGATION_PHRASES = {  # with the preposition of what follows, if they end with one
     ("outside", "of"), ("fuera", "de"), ("fuera", "del"), ("except", "for"), ("apart", "from"),
     ("aside", "from"), ("other", "than"), ("aparte", "de"), ("aparte", "del"), ("no", "sea"),
-    ("que", "no", "sea"), ("no", "sean"), ("no", "son"), ("no", "es"), ("no", "fueron"),
+    ("que", "no", "sea"), ("no", "sean"), ("no", "son"), ("no", "es"), ("no", "esta"),
+    ("no", "esten"), ("no", "estan"),
     ("all", "but"), ("everything", "but"), ("anything", "but"),
 }  # fmt: skip
 PHRASE_ENDS = {words[-1] for words in (*LEAD_PHRASES, *NEGATION_PHRASES)}
@@ -49,7 +50,7 @@ RELATIVES = {"that", "which", "who", "is", "are", "was", "were", "que"}  # befor
 _NOT_WANTED = re.compile(  # I don't want to see
     r"(?<!\w)(?:(?:i|we|yo) )?(?:don'?t|do not|never|no) (?:me |nos )?"
     r"(?:want|need|show|give|include|quiero|queremos|muestres|enseñes|incluyas|pongas)"
-    r"(?: me| us)?(?: to see| to include| ver)? $"
+    r"(?: me| us)?(?: to see| to include| ver)? (?P<other>.*)"
 )
 JOINS = ("and", "or", "y", "o", "e")
 SIGNS = {"since": ">=", "after": ">", "before": "<", "until": "<="}
@@ -142,7 +143,25 @@ class TextReading:
         if not 0 < end < len(self._tokens):
             return None
         match = _NOT_WANTED.search(self._plain, 0, self._tokens[end][0])
-        return self._starts[match.start()] if match else None
+        return self._starts[match.start()] if match and not match["other"] else None
+
+    def _is_not_wanted(self, each: Candidate) -> bool:
+        """Return whether a sentence before a phrase asks for no photos of something."""
+        match = _NOT_WANTED.search(self._plain, 0, self._tokens[each.first][0])
+        other = match is not None and not re.search(r"[,;.]", match["other"])
+        return other and not self._is_of_files_not_wanted(each)
+
+    def _is_of_files_not_wanted(self, each: Candidate) -> bool:
+        """Return whether a phrase says from where or when files are that are turned round."""
+        for other in self._candidates:
+            if other.kind == "file" and other.last == each.begin and self._is_negated(other):
+                start = self._tokens[other.first][0]
+                if each.lead == "in" and not _NOT_WANTED.search(self._plain, 0, start):
+                    return False  # cats without screenshots in 2019
+                return each.lead in ("from", "of", "in") and self._between(each.begin) == " "
+            if other.last == each.begin - 1 and self._word(other.last) in JOINS:
+                return self._is_of_files_not_wanted(other)
+        return False
 
     def _negates(self, index: int, each: Candidate, *, is_bare: bool) -> bool:
         """Return whether the word at a token turns the phrase after it round."""

@@ -309,8 +309,8 @@ LISTS: dict[str, Any] = {
         # after "today" and "yesterday": "today is monday", "yesterday's news"
         "titles": comma_words(
             """
-            is, was, news, show, album, movie, song, cover, poster, once, i, we, you, he, she, it,
-            they, yo, te, me, se, nos, le, lo
+            is, was, by, news, show, album, movie, song, cover, poster, once, i, we, you, he, she,
+            it, they, yo, te, me, se, nos, le, lo, no
             """
         ),
         # before them, besides things: "USA Today"
@@ -363,6 +363,7 @@ LISTS: dict[str, Any] = {
             cada
             """
         ),
+        "left_edges": comma_words("and, or, of, y, o, e, de, del, please"),
         # with photos or a request these say nothing more
         "fillers": comma_words(
             """

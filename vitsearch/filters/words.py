@@ -150,7 +150,7 @@ def _trimmed(text: str, *, left: bool, right: bool) -> str:
         if left:
             text = text.lstrip(" ,;|&–—.:)")
             first, _, rest = text.partition(" ")
-            text = rest if plain(first) in ("and", "or", "of", "y", "o", "e", "de", "del") else text
+            text = rest if plain(first) in words_of("left_edges") else text
         if right:
             text = text.rstrip(" ,;|&–—:(")
             rest, _, last = text.rpartition(" ")
