@@ -119,13 +119,14 @@ def mapped(
     if 0 in shape:
         return np.empty(shape, dtype)  # an empty file cannot be mapped
     try:
-        return np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)
+        rows = np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)
+        return rows.view(np.ndarray)  # each slice of a memmap costs a Python call
     except OSError as error:
         if error.errno not in NOT_SUPPORTED:
             raise
-    rows = np.fromfile(file, dtype, count=prod(shape), offset=offset).reshape(shape, order=order)
-    rows.flags.writeable = False
-    return rows
+    read = np.fromfile(file, dtype, count=prod(shape), offset=offset).reshape(shape, order=order)
+    read.flags.writeable = False
+    return read
 
 
 def drop_pages(rows: NDArray[Any]) -> None:

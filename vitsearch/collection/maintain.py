@@ -199,7 +199,7 @@ def _same_vectors(store: PhotoStore, snapshots: Sequence[IndexSnapshot]) -> bool
             if not len(snapshot):
                 continue
             rows = np.minimum(np.searchsorted(snapshot.ids, ids), len(snapshot) - 1)
-            present = missing & (np.asarray(snapshot.ids)[rows] == ids)
+            present = missing & (snapshot.ids[rows] == ids)
             indexed = snapshot.vectors[rows[present]]
             if not np.array_equal(indexed.view(np.uint16), halves[present].view(np.uint16)):
                 return False

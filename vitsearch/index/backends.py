@@ -52,9 +52,7 @@ class ExactIndex:
                 f"{vectors.shape} and {ids.shape}"
             )
         self.dim = vectors.shape[1]
-        # slices of a memmap object cost more than the work on a block
-        self._vectors = vectors.view(np.ndarray)
-        self._ids = ids.view(np.ndarray)
+        self._vectors, self._ids = vectors, ids
 
     def __len__(self) -> int:
         return len(self._ids)

@@ -290,7 +290,7 @@ def _exact_among(snapshot: IndexSnapshot, positions: Ids, query: Vectors, count:
     ids, scores = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
     for start in range(0, len(positions), BLOCK):
         block = positions[start : start + BLOCK]
-        index = ExactIndex(snapshot.rows(block), np.asarray(snapshot.ids)[block])
+        index = ExactIndex(snapshot.rows(block), snapshot.ids[block])
         best = index.search(query, count)
         ids, scores = np.concatenate([ids, best.ids]), np.concatenate([scores, best.scores])
         order = top_k(scores, count)
@@ -327,7 +327,7 @@ def positions_of(ids: Ids, allowed: Ids) -> Ids:
     """Return the positions in ``ids`` of those that are among ``allowed``; both ascend."""
     at = np.searchsorted(ids, allowed)
     at = at[at < len(ids)] if len(ids) else at[:0]
-    return at[np.asarray(ids)[at] == allowed[: len(at)]]
+    return at[ids[at] == allowed[: len(at)]]
 
 
 def is_among(ids: Ids, allowed: Ids) -> np.ndarray:

@@ -65,13 +65,11 @@ def make_sample(snapshot: IndexSnapshot, texts: Vectors, *, photos: int, seed: i
     texts = _fitting(snapshot.vectors, unit_rows(texts))
     count = min(photos, len(snapshot))
     chosen = np.sort(np.random.default_rng(seed).choice(len(snapshot), count, replace=False))
-    photo_ids = np.asarray(snapshot.ids)[chosen]
+    photo_ids = snapshot.ids[chosen]
     queries = np.concatenate([unit_rows(snapshot.vectors[chosen]), texts])
     nearest = _nearest(snapshot.vectors, queries, K + 1)
     scores = [
-        _scores(snapshot, query, _without_itself(np.asarray(snapshot.ids)[rows], photo_ids, index))[
-            :K
-        ]
+        _scores(snapshot, query, _without_itself(snapshot.ids[rows], photo_ids, index))[:K]
         for index, (query, rows) in enumerate(zip(queries, nearest, strict=True))
     ]
     drop_pages(snapshot.vectors)
