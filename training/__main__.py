@@ -1,5 +1,5 @@
 """Run the recipe of `mini`: pictures and texts once through the published networks, Spanish,
-training in two stages, export.
+training in three stages, export.
 
     python -m training --data DIR [--work DIR] [--target DIR] [--resume]
 

@@ -1,6 +1,6 @@
 """The stages of training and all their numbers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ HEAD = Stage(
 )
 WHOLE = Stage(
     name="whole",
-    rounds=6,
+    rounds=9,
     rate=3e-4,
     class_rate=3e-5,
     tail_rate=1.5e-4,
@@ -92,4 +92,13 @@ WHOLE = Stage(
     warm_up=20,
     average=0.97,
 )
-STAGES = (HEAD, WHOLE)
+LAST = replace(
+    WHOLE,
+    name="last",
+    rounds=4,
+    rate=1e-4,
+    class_rate=1e-5,
+    tail_rate=5e-5,
+    text_rate=7e-6,
+)
+STAGES = (HEAD, WHOLE, LAST)

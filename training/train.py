@@ -1,7 +1,9 @@
-"""Step 4: train the transformer over the stem's map and bring the text tower to it, in two stages.
+"""Step 4: train the transformer over the stem's map and bring the text tower to it, in three
+stages.
 
 ``head`` keeps the stem and MiniLM as they are (what they give is kept on disk) and trains all the
-rest; ``whole`` goes on with the stem's last five blocks and the text tower unfrozen at low rates.
+rest; ``whole`` goes on with the stem's last five blocks and the text tower unfrozen at low rates,
+``last`` from a third of these.
 The loss is a sum of terms:
 
     captions    photos and their captions find each other in the batch (InfoNCE, both ways),
