@@ -266,23 +266,27 @@ def joined(matches: list[PeriodMatch], text: str) -> Iterator[PeriodMatch]:
             yield first
 
 
+_THROUGH = r"(?:to|until|till|through|hasta|al?)"
+
+
 @cache
 def _range_end() -> re.Pattern[str]:
     """What goes on with a range after a period and is no period by itself: ``to Friday``."""
-    names = f"{rule_names()}|{either(date_words()['weekday'])}"
     return re.compile(
-        rf" (?:to|until|till|through|hasta|al?) (?:the |el |la )?(?:\d[\d/.-]*|{names})(?!\w)"
-        r"| ?[-–—] ?\d\d?[/.-]\d"
+        rf" {_THROUGH} (?:the |el |la )?(?:\d[\d/.-]*|{_yearless()})(?!\w)| ?[-–—] ?\d\d?[/.-]\d"
     )
 
 
 @cache
 def _range_begin() -> re.Pattern[str]:
-    names = f"{rule_names()}|{either(date_words()['weekday'])}"
     return re.compile(
-        rf"(?<!\w)(?:{names}|\d\d?(?:st|nd|rd|th|[/.-]\d[\d/.-]*))"
-        r"(?: (?:to|until|till|through|hasta|al?) | ?[-–—] ?)(?:the |el |la )?$"
+        rf"(?<!\w)(?:{_yearless()}|\d\d?(?:st|nd|rd|th|[/.-]\d[\d/.-]*))"
+        rf"(?: {_THROUGH} | ?[-–—] ?)(?:the |el |la )?$"
     )
+
+
+def _yearless() -> str:
+    return f"{rule_names()}|{either(date_words()['weekday'])}"
 
 
 def narrowed(matches: list[PeriodMatch], text: str) -> Iterator[PeriodMatch]:
