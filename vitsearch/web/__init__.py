@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -135,6 +136,7 @@ class ServeSettings:
             )
 
 
+@lru_cache(maxsize=256)  # each request asks several times
 def is_loopback(host: str) -> bool:
     """Return whether an address or name is one by which a machine reaches itself."""
     if host.lower() == "localhost":
