@@ -100,6 +100,12 @@ def test_kinds_of_files_count_where_there_are_some() -> None:
     assert meaning("screenshots", none) == ("screenshots", "")
 
 
+@pytest.mark.parametrize("query", ["dogs no screenshots please", "perros sin capturas"])
+def test_kinds_of_files_are_left_out_also_where_there_are_none(query: str) -> None:
+    none = replace(VOCABULARY, has_files=lambda where: False)
+    assert meaning(query, none) == (query.split()[0], as_text(f"not ({SCREENSHOTS})"))
+
+
 @pytest.mark.parametrize(
     ("today", "query", "where"),
     [

@@ -288,9 +288,10 @@ class _Reading(PlainPhrases):
         form, where = _file_kind(number)
         entry = FILE_KINDS[number]
         for match in form.finditer(self._plain):
-            known = where.columns() <= self._vocabulary.columns
-            if known and self._vocabulary.has_files(where):
-                yield from self._spanning(match.span(), where, entry["kind"], entry["title"])
+            if where.columns() <= self._vocabulary.columns:
+                for each in self._spanning(match.span(), where, entry["kind"], entry["title"]):
+                    if self._vocabulary.has_files(where) or self._is_negated(each):
+                        yield each
 
     def _named(
         self, kind: str, match: re.Match[str], names: dict[str, list[str]]
