@@ -202,7 +202,8 @@ class PeriodMatch:
     others: tuple[Period, ...] = ()
 
 
-_TO = re.compile(r" ?(?:to|until|till|through|[-–—]|hasta|a|al) ?(?:the |el |la )?")
+_THROUGH = r"(?:to|until|till|through|hasta|al?)"
+TO = rf" ?(?:{_THROUGH}|[-–—]) ?(?:the |el |la )?"  # between the ends of a range
 _AND = re.compile(r" (?:and|y) (?:the |el |la )?")
 _OPEN_ENDS = {
     ">=": re.compile(
@@ -248,7 +249,7 @@ def joined(matches: list[PeriodMatch], text: str) -> Iterator[PeriodMatch]:
         second = matches[position] if position < len(matches) else None
         between = "" if second is None else text[first.end : second.start]
         opening = _BETWEEN.search(text[: first.start])
-        is_range = _TO.fullmatch(between) or (
+        is_range = re.fullmatch(TO, between) or (
             opening and opening["both"] and _AND.fullmatch(between)
         )
         if second and is_range and first.period.first < second.period.first:
@@ -264,9 +265,6 @@ def joined(matches: list[PeriodMatch], text: str) -> Iterator[PeriodMatch]:
             or _range_begin().search(text, max(first.start - 40, 0), first.start)
         ):
             yield first
-
-
-_THROUGH = r"(?:to|until|till|through|hasta|al?)"
 
 
 @cache

@@ -291,7 +291,7 @@ class PlainPhrases(TextReading):
 
     def _alternatives(self, candidates: list[Candidate]) -> list[Candidate]:
         """Return candidates, places with a word between them of one kind: "Lisbon or Tuscany" is
-        either, "London, England" both.
+        either, "London, England" both; so is "before 2015 or after 2020" either.
         """
         for at in range(len(candidates) - 1):
             first, second = candidates[at : at + 2]

@@ -9,6 +9,7 @@ from datetime import date
 from functools import cache
 
 from vitsearch.filters.calendar import (
+    TO,
     Period,
     PeriodMatch,
     joined,
@@ -366,7 +367,6 @@ def _named_form() -> re.Pattern[str]:
 
 @cache
 def _named_before_form() -> re.Pattern[str]:
-    to = r" ?(?:to|until|till|through|[-–—]|hasta|al?) ?(?:the |el |la )?"
     return re.compile(
-        rf"(?<!\w)(?P<what>{rule_names()})(?P<join> (?:and|or|y|o|e) |, |(?P<to>{to})| )$"
+        rf"(?<!\w)(?P<what>{rule_names()})(?P<join> (?:and|or|y|o|e) |, |(?P<to>{TO})| )$"
     )

@@ -33,8 +33,8 @@ def read_recent(match: re.Match[str], today: date) -> Period | None:
     """Read ``last August``, ``this week``, ``el lunes pasado``."""
     word, over = match["what"], match["when"].startswith(("last", "past", "prev", "pasad", "ultim"))
     if word in date_words()["weekday"]:
-        back = (today.weekday() - date_words()["weekday"][word]) % 7
-        return day(today - timedelta(days=back or (7 if over else 0)))
+        back = _days_since(word, today)
+        return day(today - timedelta(days=back if over else back % 7))
     if (rule := rule_of(word)) is not None:
         return latest_of(rule, today, over=over)
     if word not in UNITS or UNITS[word] == "day":
@@ -51,8 +51,7 @@ def read_begun(match: re.Match[str], today: date) -> Period | None:
     """Read ``since May``, ``desde el lunes``: the latest one that has begun."""
     word = match["what"]
     if word in date_words()["weekday"]:
-        back = (today.weekday() - date_words()["weekday"][word]) % 7
-        return day(today - timedelta(days=back or 7))
+        return day(today - timedelta(days=_days_since(word, today)))
     rule = rule_of(word)
     return latest_of(rule, today, over=False) if rule else None
 
@@ -84,9 +83,7 @@ def read_before_last(match: re.Match[str], today: date) -> Period | None:
     """Read ``the summer before last``, ``el año antepasado``."""
     word = match["what"]
     if word in date_words()["weekday"]:
-        return day(
-            today - timedelta(days=7 + ((today.weekday() - date_words()["weekday"][word]) % 7 or 7))
-        )
+        return day(today - timedelta(days=7 + _days_since(word, today)))
     if (rule := rule_of(word)) is not None:
         return latest_of(rule, today, over=True, back=1)
     return None if UNITS[word] == "day" else unit_before(word, today, 2)
@@ -138,11 +135,11 @@ def read_last_n(match: re.Match[str], today: date) -> Period | None:
 def read_latest(match: re.Match[str], today: date) -> list[Period] | None:
     """Read ``last two summers``, ``los últimos 2 fines de semana``, the earliest first."""
     count, word = number_of(match["n"]), match["what"]
-    rule, weekdays = rule_of(word), date_words()["weekday"]
+    rule = rule_of(word)
     if not 1 <= count <= 20:
         return None
-    if word in weekdays:
-        back = (today.weekday() - weekdays[word]) % 7 or 7
+    if word in date_words()["weekday"]:
+        back = _days_since(word, today)
         return [day(today - timedelta(days=back + 7 * n)) for n in reversed(range(count))]
     if rule is None:
         return [unit_before("weekend", today, n) for n in range(count, 0, -1)]
@@ -286,6 +283,11 @@ def latest_of(of: Callable[[int], Period], today: date, *, over: bool, back: int
 
 def _after(now: str, last: str) -> bool:
     return now[: len(last)] > last
+
+
+def _days_since(weekday: str, today: date) -> int:
+    """Return the days since the latest such weekday before today."""
+    return (today.weekday() - int(date_words()["weekday"][weekday])) % 7 or 7
 
 
 def unit_before(unit: str, today: date, back: int) -> Period:

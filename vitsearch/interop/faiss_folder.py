@@ -19,7 +19,7 @@ import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.arrays import Ids, Vectors, map_npy
+from vitsearch.arrays import Ids, Vectors, map_npy, mapped
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError, RecipeError
 from vitsearch.index.faiss_index import build_faiss_index, named, short_reason
@@ -242,8 +242,9 @@ class StoredRows:
         if "refused" in read:
             raise CollectionError(f"{file} {read['refused']}: {_FLAT}")
         self.dim, count = int(read["dim"]), int(read["count"])
-        self._rows: Vectors = self._mapped(COPIED_VECTORS, np.dtype(np.float32), (count, self.dim))
-        self.ids: Ids = self._mapped(COPIED_IDS, np.dtype(np.int64), (count,))
+        copy = Path(self._copy.name)
+        self._rows: Vectors = mapped(copy / COPIED_VECTORS, np.dtype(np.float32), (count, self.dim))
+        self.ids: Ids = mapped(copy / COPIED_IDS, np.dtype(np.int64), (count,))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -251,12 +252,7 @@ class StoredRows:
     def blocks(self) -> Iterator[Vectors]:
         """Yield the ``(n, dim)`` rows in their order."""
         for start in range(0, len(self), BLOCK):
-            yield np.asarray(self._rows[start : start + BLOCK])
-
-    def _mapped(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        if 0 in shape:
-            return np.empty(shape, dtype)
-        return np.memmap(Path(self._copy.name, name), dtype=dtype, mode="r", shape=shape)
+            yield self._rows[start : start + BLOCK]
 
 
 def _size_of(folder: Path) -> int:
