@@ -398,6 +398,8 @@ def _share_of(share: re.Match[str], period: Period) -> tuple[int, Period | None]
 def _run_of(count: int, unit: str, period: Period, *, at_end: bool) -> Period | None:
     """Return the first or last days, weeks or months of a period, None where it has not so many."""
     first, last = _bounds(period)
+    if count == 0 or (unit == "month" and count > 12):
+        return None
     if unit == "month" and len(period.first) == len(period.last) == 4:
         start, end = (13 - count, 12) if at_end else (1, count)
         return Period(month_of(first.year, start).first, month_of(first.year, end).first)
