@@ -316,9 +316,9 @@ class QueryEncoder:
         """Return the vectors of the words and of the pictures among terms, by the model alone and
         from any thread; words that it cannot read are refused where a query is read.
         """
-        whats = [term.what for term in terms]
-        words = {what: None for what in whats if isinstance(what, str) and what.strip()}
-        pictures = {id(what): what for what in whats if isinstance(what, Image.Image)}
+        contents = [term.what for term in terms]
+        words = {what: None for what in contents if isinstance(what, str) and what.strip()}
+        pictures = {id(what): what for what in contents if isinstance(what, Image.Image)}
         encoded: EncodedTerms = {}
         if words and isinstance(self._encoder(), Encoder):
             encoded |= zip(words, self.encode_texts([*words]), strict=True)
