@@ -159,7 +159,7 @@ def _from_snapshot(
         more = len(positions) < len(left) or len(ids) < available
         return _proposal(snapshot, positions, rows, more)
 
-    if len(queries) < MANY:
+    if len(queries) < MANY or snapshot.recipe.is_exact:
         return list(map(proposal, nearest, queries))
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # they read memory all the time
         return list(pool.map(proposal, nearest, queries))

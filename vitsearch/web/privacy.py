@@ -8,6 +8,7 @@ key of this server, which is only in the address that `vitsearch serve` prints a
 
 import hashlib
 import hmac
+from functools import cache
 
 from starlette.requests import Request
 
@@ -23,8 +24,12 @@ _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "
 
 def key_cookie(settings: ServeSettings) -> tuple[str, str]:
     """Return the name and value of the cookie that stands for the key without containing it."""
-    value = hmac.new(settings.key.encode(), b"vitsearch key", hashlib.sha256).hexdigest()
-    return f"vitsearch-key-{settings.port}", value
+    return f"vitsearch-key-{settings.port}", _stand_in(settings.key)
+
+
+@cache
+def _stand_in(key: str) -> str:
+    return hmac.new(key.encode(), b"vitsearch key", hashlib.sha256).hexdigest()
 
 
 def is_local(request: Request) -> bool:
@@ -32,10 +37,9 @@ def is_local(request: Request) -> bool:
     and with the key; nobody where the server asks for a token or stands behind a proxy.
     """
     settings: ServeSettings = request.app.state.settings
-    if not comes_from_here(request, settings):
-        return False
     name, value = key_cookie(settings)
-    return is_same(request.cookies.get(name, ""), value) or has_key(request, settings)
+    held = is_same(request.cookies.get(name, ""), value) or has_key(request, settings)
+    return held and comes_from_here(request, settings)
 
 
 def comes_from_here(request: Request, settings: ServeSettings) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel
+from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
@@ -32,14 +33,21 @@ from vitsearch.web.schemas import (
     LabelsAnswer,
     PhotoAnswer,
     SearchAnswer,
-    hits,
     labels_answer,
     photo_answer,
-    phrase_answers,
     read_search,
+    search_answer,
     terms_in,
 )
-from vitsearch.web.search import MAX_TEXT_LENGTH, Found, Words, constraints, search_options
+from vitsearch.web.search import (
+    MAX_TEXT_LENGTH,
+    Found,
+    Search,
+    Words,
+    constraints,
+    search_options,
+    terms_of,
+)
 from vitsearch.web.service import PhotoService, label_counts, stored_counts
 from vitsearch.web.thumbnails import SIDES, WHOLE, Thumbnail, picture_key
 
@@ -70,9 +78,15 @@ def service_of(request: Request) -> PhotoService:
     return service
 
 
-def answer_of(model: BaseModel, **options: Any) -> Response:
-    """Return an answer as JSON; it is made of checked values, so it is not checked again."""
-    return Response(model.model_dump_json(**options), media_type="application/json")
+def answer_of(answer: BaseModel | Mapping[str, Any], **options: Any) -> Response:
+    """Return an answer, or its fields, as JSON; it is made of checked values, so it is not checked
+    again.
+    """
+    if isinstance(answer, BaseModel):
+        body = answer.model_dump_json(**options).encode()
+    else:
+        body = to_json(answer)
+    return Response(body, media_type="application/json")
 
 
 # -- search ----------------------------------------------------------------------------------------
@@ -153,9 +167,8 @@ async def _answer_of_search(
     """Return the results of words and terms, or the photos that words leave which only filter."""
     service = service_of(request)
     k, offset = options.top_k or 0, options.offset
-    limits = {"min_score": options.min_score, "min_relevance": options.min_relevance}
-    future = service.ask(terms, words=words, k=k, offset=offset, where=options.where, **limits)
-    answer = await asyncio.wrap_future(future)
+    checked = terms_of(terms) if words is None or terms else ()
+    answer = await service.answer(Search(checked, options, words))
     understood = answer.understood
     phrases = understood.phrases if understood else ()
     if understood and phrases and not (understood.terms or terms):
@@ -164,18 +177,7 @@ async def _answer_of_search(
         shown = exif_shown(request)  # an order tells dates too
         newest = partial(service.newest, k=k, offset=offset, where=where, by_date=shown)
         answer = Found(await run_in_threadpool(newest), [])
-    nearest: dict[str, Any] = {"nearest": hits(answer.nearest)} if answer.nearest else {}
-    return answer_of(
-        SearchAnswer.model_construct(
-            results=hits(answer.results),
-            **nearest,
-            k=k,
-            offset=offset,
-            notes=answer.notes,
-            understood=phrase_answers(phrases),
-        ),
-        exclude_unset=True,  # photos have no time
-    )
+    return answer_of(search_answer(answer, k, offset, phrases))
 
 
 # -- photos ----------------------------------------------------------------------------------------
@@ -383,11 +385,11 @@ def labels(
     service, condition = service_of(request), filter_for(request, where)
     if labels is None:
         stored = stored_counts(service, condition, examples)
-        return answer_of(labels_answer(stored), exclude_unset=True)
+        return answer_of(labels_answer(stored))
     counts = label_counts(
         service, labels, condition, examples=examples, background=background, multi=multi
     )
-    return answer_of(labels_answer(counts), exclude_unset=True)
+    return answer_of(labels_answer(counts))
 
 
 @router.get("/api/info", response_model=InfoAnswer)

@@ -20,11 +20,7 @@ from vitsearch.photos.columns import METADATA
 from vitsearch.types import Photo, Prediction, SearchResult
 from vitsearch.web import ServeSettings
 from vitsearch.web.responses import reason_of
-from vitsearch.web.search import (
-    MAX_TERMS,
-    MAX_TEXT_LENGTH,
-    constraints,
-)
+from vitsearch.web.search import MAX_TERMS, MAX_TEXT_LENGTH, Found, constraints
 from vitsearch.web.security import too_large
 from vitsearch.web.service import LabelCounts
 
@@ -228,47 +224,57 @@ def json_id(photo_id: int) -> int | str:
     return photo_id if photo_id <= EXACT else str(photo_id)
 
 
-def hits(results: Sequence[SearchResult | Prediction]) -> list[Hit]:
-    """Return results as the interface answers them."""
-    return [
-        Hit.model_construct(
-            id=json_id(result.photo_id),
-            path=shown(result.path),
-            score=round(result.score, 6),
-            **_beyond(result),
-        )
-        for result in results
-    ]
+def hits(results: Sequence[SearchResult | Prediction]) -> list[dict[str, Any]]:
+    """Return results as the interface answers them: the fields of a `Hit` that are not missing."""
+    return list(map(_hit, results))
 
 
-def phrase_answers(phrases: Sequence[Phrase]) -> list[PhraseAnswer]:
-    """Return what was understood of a query as the interface answers it."""
-    return [
-        PhraseAnswer.model_construct(title=shown(each.title), where=shown(str(each.where)))
-        for each in phrases
-    ]
-
-
-def _beyond(result: SearchResult | Prediction) -> dict[str, Any]:
-    if not isinstance(result, SearchResult):
-        return {}
-    relevance = result.relevance
-    facts = {
-        "time": result.time,
-        "quotes": [*result.quotes] or None,
-        "relevance": None if relevance is None else round(relevance, 3),
+def _hit(result: SearchResult | Prediction) -> dict[str, Any]:
+    hit: dict[str, Any] = {
+        "id": json_id(result.photo_id),
+        "path": shown(result.path),
+        "score": round(result.score, 6),
     }
-    return {name: value for name, value in facts.items() if value is not None}
+    if isinstance(result, SearchResult):
+        if result.time is not None:
+            hit["time"] = result.time
+        if result.relevance is not None:
+            hit["relevance"] = round(result.relevance, 3)
+        if result.quotes:
+            hit["quotes"] = [*result.quotes]
+    return hit
 
 
-def labels_answer(counts: LabelCounts) -> LabelsAnswer:
-    """Return labels as the interface answers them."""
+def search_answer(
+    found: Found, k: int, offset: int, phrases: Sequence[Phrase] = ()
+) -> dict[str, Any]:
+    """Return the fields of a `SearchAnswer` that are not missing; ``phrases`` were understood."""
+    nearest = {"nearest": hits(found.nearest)} if found.nearest else {}
+    return {
+        "results": hits(found.results),
+        **nearest,
+        "k": k,
+        "offset": offset,
+        "notes": found.notes,
+        "understood": phrase_answers(phrases),
+    }
+
+
+def phrase_answers(phrases: Sequence[Phrase]) -> list[dict[str, str]]:
+    """Return what was understood of a query as the interface answers it: the fields of
+    `PhraseAnswer`.
+    """
+    return [{"title": shown(each.title), "where": shown(str(each.where))} for each in phrases]
+
+
+def labels_answer(counts: LabelCounts) -> dict[str, Any]:
+    """Return the fields of a `LabelsAnswer` that are not missing."""
     listed = [
-        LabelAnswer(label=shown(group.label), photos=group.photos, examples=hits(group.examples))
-        for group in counts.groups
+        {"label": shown(each.label), "photos": each.photos, "examples": hits(each.examples)}
+        for each in counts.groups
     ]
     sample = {"sample": counts.sample} if counts.sample is not None else {}
-    return LabelsAnswer(labels=listed, unlabelled=counts.unlabelled, **sample)
+    return {"labels": listed, "unlabelled": counts.unlabelled, **sample}
 
 
 def photo_answer(photo: Photo, companions: Sequence[str], exif: bool) -> PhotoFields:

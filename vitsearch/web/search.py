@@ -5,10 +5,13 @@ Requests are computed in batches: those that arrive during one batch make up the
 server starts at once.
 """
 
+import asyncio
 import queue
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,6 +169,7 @@ def search_options(
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+AnyFuture = Future[Result] | asyncio.Future[Result]
 
 MAX_BATCH = 32  # no model on a CPU gains from more
 
@@ -188,7 +192,7 @@ class Batcher(Generic[Job, Result]):
         on_batch: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._compute, self._max_batch, self._on_batch = compute, max_batch, on_batch
-        self._waiting: queue.SimpleQueue[tuple[Job, Future[Result]] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[Job, AnyFuture[Result]] | None] = queue.SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
         self._threads = [
@@ -206,11 +210,24 @@ class Batcher(Generic[Job, Result]):
     def submit(self, job: Job) -> "Future[Result]":
         """Return the future result of a job; raises ServiceBusy after `close`."""
         future: Future[Result] = Future()
+        self._put(job, future)
+        return future
+
+    async def result(self, job: Job) -> Result:
+        """Return the result of a job, or raise its error; raises ServiceBusy after `close`.
+
+        A loop is woken once for all jobs of a batch: each time, its thread and the one that has
+        computed them would wait for each other.
+        """
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._put(job, future)
+        return await future
+
+    def _put(self, job: Job, future: "AnyFuture[Result]") -> None:
         with self._closing:
             if self._closed:
                 raise ServiceBusy("the server is stopping: try again in a moment")
             self._waiting.put((job, future))
-        return future
 
     def close(self) -> None:
         """Compute the waiting jobs, then end the threads; a second call does nothing."""
@@ -236,12 +253,12 @@ class Batcher(Generic[Job, Result]):
             self._run(batch)
         return more
 
-    def _next_batch(self) -> tuple[list[tuple[Job, "Future[Result]"]], bool]:
+    def _next_batch(self) -> tuple[list[tuple[Job, "AnyFuture[Result]"]], bool]:
         """Return the waiting jobs, at least one unless it is the end, and whether more may come."""
-        batch: list[tuple[Job, Future[Result]]] = []
+        batch: list[tuple[Job, AnyFuture[Result]]] = []
         item = self._waiting.get()
         while item is not None:
-            if item[1].set_running_or_notify_cancel():
+            if _is_wanted(item[1]):
                 batch.append(item)
             if len(batch) == self._max_batch:
                 return batch, True
@@ -251,16 +268,39 @@ class Batcher(Generic[Job, Result]):
                 return batch, True
         return batch, False
 
-    def _run(self, batch: Sequence[tuple[Job, "Future[Result]"]]) -> None:
+    def _run(self, batch: Sequence[tuple[Job, "AnyFuture[Result]"]]) -> None:
         try:
             results: Sequence[Result | Exception] = self._compute([job for job, _ in batch])
         except Exception as error:
             results = [error] * len(batch)
+        of_loops: defaultdict[asyncio.AbstractEventLoop, list[Any]] = defaultdict(list)
         for (_, future), result in zip(batch, results, strict=True):
-            if isinstance(result, Exception):
-                future.set_exception(result)
+            if isinstance(future, Future):
+                _settle(future, result)
             else:
-                future.set_result(result)
+                of_loops[future.get_loop()].append((future, result))
+        for loop, settled in of_loops.items():
+            with suppress(RuntimeError):  # it was closed, and nobody waits
+                loop.call_soon_threadsafe(_settle_all, settled)
+
+
+def _is_wanted(future: "AnyFuture[Any]") -> bool:
+    if isinstance(future, Future):
+        return future.set_running_or_notify_cancel()
+    return not future.cancelled()
+
+
+def _settle(future: "AnyFuture[Result]", result: Result | Exception) -> None:
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+def _settle_all(settled: "Sequence[tuple[AnyFuture[Any], Any]]") -> None:
+    for future, result in settled:
+        if not future.cancelled():  # its client has gone meanwhile
+            _settle(future, result)
 
 
 # -- Answers ---------------------------------------------------------------------------------------

@@ -167,6 +167,10 @@ class PhotoService:
         terms = terms_of(query) if words is None or query else ()
         return self._batcher.submit(Search(terms, search_options(k, **keywords), words))
 
+    async def answer(self, search: Search) -> Found:
+        """Return the results of a search with notes."""
+        return await self._batcher.result(search)
+
     def similar(
         self, photo_id: int, *, k: int = 50, offset: int = 0, **keywords: Any
     ) -> list[SearchResult]:
@@ -326,9 +330,7 @@ class PhotoService:
             return collection.lookalikes(threshold, where=where)
 
     def failures(self) -> list[SkippedPhoto]:
-        """Return the files that are not in the collection, with state and reason, in
-        order of path.
-        """
+        """Return the files that are not in it, with state and reason, in order of path."""
         return self.source.failures()
 
     def companions(self, photos: Sequence[Photo]) -> dict[str, list[str]]:

@@ -386,22 +386,19 @@ def _answer(
     results, understood = group.search(
         q, k=k, offset=offset, private=exif_shown(request), like=like
     )
-    rows = [
-        CollectionHit(
-            **hits([result])[0].model_dump(exclude_unset=True),
-            collection=member.name,
-            address=f"{member.path}/",
-        )
-        for member, result in results
-    ]
-    answer = CollectionsSearchAnswer(
-        results=rows,
-        searched=[member.name for member in group.members],
-        k=k,
-        offset=offset,
-        understood=phrase_answers(understood.phrases),
+    found = zip(results, hits([result for _, result in results]), strict=True)
+    return answer_of(
+        {
+            "results": [
+                {**hit, "collection": member.name, "address": f"{member.path}/"}
+                for (member, _), hit in found
+            ],
+            "searched": [member.name for member in group.members],
+            "k": k,
+            "offset": offset,
+            "understood": phrase_answers(understood.phrases),
+        }
     )
-    return answer_of(answer, exclude_unset=True)
 
 
 @router.get("/healthz", response_model=HealthAnswer)
