@@ -2,6 +2,7 @@
 pictures kept on disk.
 """
 
+import asyncio
 import os
 import select
 import shutil
@@ -9,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +24,7 @@ from PIL import Image
 from helpers.photos import paint, shade
 from helpers.web_client import HERE, client_of, opened, wait_until, with_exif
 from vitsearch import Collection, Term, index_folder
+from vitsearch.arrays import Vectors
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.language import set_language, texts_in
 from vitsearch.errors import (
@@ -35,6 +38,7 @@ from vitsearch.filters import parse_filter
 from vitsearch.web import ServeSettings
 from vitsearch.web.app import make_app
 from vitsearch.web.search import Batcher, read_query
+from vitsearch.web.service import PhotoService
 
 QUERIES = ("red", "2:red + blue - green", "yellow - red", "0.5:green + yellow", '"blue"')
 
@@ -222,6 +226,40 @@ def test_a_batch_knows_the_language_that_the_command_was_given() -> None:
         batcher.close()
 
 
+def test_coroutines_get_each_its_own_result_of_a_batch_and_one_that_gives_up_spoils_none() -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    def compute(jobs: Sequence[int]) -> list[int | Exception]:
+        began.set()
+        assert go_on.wait(20)
+        return [ValueError(job) if job == 3 else 10 * job for job in jobs]
+
+    batcher: Batcher[int, int] = Batcher(compute)
+
+    async def ask() -> list[int | BaseException]:
+        first = asyncio.create_task(batcher.result(1))
+        assert await asyncio.to_thread(began.wait, 20)  # it runs
+        later = [asyncio.create_task(batcher.result(job)) for job in (2, 3, 4, 5)]
+        await asyncio.sleep(0)  # they wait
+        first.cancel()
+        later[2].cancel()
+        go_on.set()
+        return await asyncio.gather(first, *later, return_exceptions=True)
+
+    answers = asyncio.run(ask())
+    assert [type(answer) for answer in answers] == [
+        asyncio.CancelledError,
+        int,
+        ValueError,
+        asyncio.CancelledError,
+        int,
+    ]
+    assert (answers[1], answers[4]) == (20, 50)
+    batcher.close()
+    with pytest.raises(ServiceBusy):
+        asyncio.run(batcher.result(7))
+
+
 def test_an_idle_batcher_holds_no_job() -> None:
     """A job may be a picture of 180 MB."""
 
@@ -272,6 +310,30 @@ def test_what_indexing_changes_is_seen_at_the_next_call(indexed: Path) -> None:
         }
         with pytest.raises(UnknownPhoto):
             service.photo(red)
+
+
+def test_a_search_ends_as_it_began_while_others_see_what_was_indexed_meanwhile(
+    indexed: Path,
+) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    class Slow(ColourEncoder):
+        parallel_calls = 2
+
+        def encode_texts(self, texts: Sequence[str]) -> Vectors:
+            if "yellow" in texts:
+                began.set()
+                assert go_on.wait(20)
+            return super().encode_texts(texts)
+
+    with closing(PhotoService.open(indexed, encoder=Slow())) as service:
+        waiting = service.ask("yellow", k=1)
+        assert began.wait(20)
+        paint(indexed / "orange.png", "orange")
+        index_folder(indexed, encoder=ColourEncoder())
+        assert [hit.path for hit in service.search("orange", k=1)] == ["orange.png"]
+        go_on.set()
+        assert [hit.path for hit in waiting.result(20).results] == ["yellow.png"]
 
 
 def test_a_collection_that_is_gone_is_busy_and_another_in_its_place_is_read(

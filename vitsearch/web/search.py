@@ -9,9 +9,9 @@ import asyncio
 import queue
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -321,16 +321,25 @@ class Found:
 Answer = Found | Exception
 
 
+@dataclass(slots=True, eq=False)
+class _Opened:
+    """A collection in one state of its folder, and how many threads search it."""
+
+    version: Version
+    collection: Collection
+    users: int = 0
+
+
 class Engine:
     """The index of a collection, kept open from search to search.
 
-    Several threads may encode at a time where the model allows that, and search in turns.
+    Several threads may search at a time, and encode where the model allows that.
     """
 
     def __init__(self, source: CollectionSource) -> None:
         self._source = source
-        self._lock = threading.RLock()
-        self._open: tuple[Version, Collection] | None = None
+        self._lock = threading.Lock()
+        self._opened: _Opened | None = None
 
     def answer(self, searches: Sequence[Search]) -> list[Answer]:
         """Return the results of each search, best first, or its error; texts are encoded together.
@@ -349,58 +358,73 @@ class Engine:
             raise ServiceBusy(BUSY) from error
 
     def close(self) -> None:
-        """Let the database and the index go; the next search opens them again."""
+        """Let the database and the index go, once nobody uses them; the next search opens them
+        again.
+        """
         with self._lock:
-            if self._open is not None:
-                _, collection = self._open
-                self._open = None
-                collection.close()
+            self._let_go()
 
-    def _opened(self) -> Collection:
-        now = self._source.version()
-        if self._open is None or self._open[0] != now:
-            self.close()
-            self._open = (now, self._source.open())
-        return self._open[1]
+    def _let_go(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None and not opened.users:
+            opened.collection.close()
+
+    @contextmanager
+    def _using(self) -> Iterator[Collection]:
+        """Have the collection as it is now, open until the end of the block."""
+        with self._lock:
+            now = self._source.version()
+            if self._opened is None or self._opened.version != now:
+                self._let_go()
+                self._opened = _Opened(now, self._source.open())
+            opened = self._opened
+            opened.users += 1
+        try:
+            yield opened.collection
+        finally:
+            with self._lock:
+                opened.users -= 1
+                if opened is not self._opened and not opened.users:
+                    opened.collection.close()
 
     def _answer(self, searches: Sequence[Search]) -> list[Answer]:
-        answers: dict[int, Answer] = {}
-        read: dict[int, Search] = {}
-        with self._lock:
-            collection = self._opened()
-            encoder, reader = collection.encoder, collection.queries
-            for index, search in enumerate(searches):
-                try:
-                    search = _read(search, collection)
-                except VitsearchError as error:
-                    answers[index] = error
-                    continue
-                if search.terms:
-                    read[index] = search
-                else:
-                    answers[index] = Found([], [], understood=search.understood)
-        with self._source.computing(encoder):
-            encoded = reader.encode(term for search in read.values() for term in search.terms)
-        groups: dict[SearchOptions, dict[int, QueryMeaning]] = {}
-        with self._lock:
-            collection = self._opened()
-            if collection.encoder is not encoder:
-                raise CollectionError("another collection has taken the place of this one")
-            for index, search in read.items():
-                try:
-                    meaning = collection.queries.read(search.terms, encoded)
-                except VitsearchError as error:
-                    answers[index] = error
-                else:
-                    queries = groups.setdefault(search.options, {})
-                    queries[index] = meaning
-            for options, queries in groups.items():
-                relevant = collection.find_or_nearest(list(queries.values()), options)
-                for index, each in zip(queries, relevant, strict=True):
-                    search = read[index]
-                    notes = _notes(search, encoder)
-                    answers[index] = Found(each.hits, notes, each.nearest or (), search.understood)
-        return [answers[index] for index in range(len(searches))]
+        with self._using() as collection:
+            return _answers(searches, collection, self._source)
+
+
+def _answers(
+    searches: Sequence[Search], collection: Collection, source: CollectionSource
+) -> list[Answer]:
+    answers: dict[int, Answer] = {}
+    read: dict[int, Search] = {}
+    for index, search in enumerate(searches):
+        try:
+            search = _read(search, collection)
+        except VitsearchError as error:
+            answers[index] = error
+            continue
+        if search.terms:
+            read[index] = search
+        else:
+            answers[index] = Found([], [], understood=search.understood)
+    encoder, reader = collection.encoder, collection.queries
+    groups: dict[SearchOptions, dict[int, QueryMeaning]] = {}
+    with source.computing(encoder):  # what nothing fits is encoded in other words too
+        encoded = reader.encode(term for search in read.values() for term in search.terms)
+        for index, search in read.items():
+            try:
+                meaning = reader.read(search.terms, encoded)
+            except VitsearchError as error:
+                answers[index] = error
+            else:
+                groups.setdefault(search.options, {})[index] = meaning
+        for options, queries in groups.items():
+            relevant = collection.find_or_nearest(list(queries.values()), options)
+            for index, each in zip(queries, relevant, strict=True):
+                search = read[index]
+                notes = _notes(search, encoder)
+                answers[index] = Found(each.hits, notes, each.nearest or (), search.understood)
+    return [answers[index] for index in range(len(searches))]
 
 
 def _read(search: Search, collection: Collection) -> Search:
