@@ -11,8 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import PlainTextResponse, Response
-from pydantic import BaseModel
-from pydantic_core import to_json
+from pydantic import BaseModel, TypeAdapter
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
@@ -55,6 +54,7 @@ PICTURE_CACHE = "private, max-age=300"
 FILE = 0  # in the place of the longest side in an entity tag: the file as it is
 PIECE = 1 << 18  # bytes
 T = TypeVar("T")
+_FIELDS = TypeAdapter(Mapping[str, Any])
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -85,7 +85,7 @@ def answer_of(answer: BaseModel | Mapping[str, Any], **options: Any) -> Response
     if isinstance(answer, BaseModel):
         body = answer.model_dump_json(**options).encode()
     else:
-        body = to_json(answer)
+        body = _FIELDS.dump_json(answer)
     return Response(body, media_type="application/json")
 
 

@@ -246,16 +246,16 @@ def _hit(result: SearchResult | Prediction) -> dict[str, Any]:
 
 
 def search_answer(
-    found: Found, k: int, offset: int, phrases: Sequence[Phrase] = ()
+    answer: Found, k: int, offset: int, phrases: Sequence[Phrase] = ()
 ) -> dict[str, Any]:
     """Return the fields of a `SearchAnswer` that are not missing; ``phrases`` were understood."""
-    nearest = {"nearest": hits(found.nearest)} if found.nearest else {}
+    nearest = {"nearest": hits(answer.nearest)} if answer.nearest else {}
     return {
-        "results": hits(found.results),
+        "results": hits(answer.results),
         **nearest,
         "k": k,
         "offset": offset,
-        "notes": found.notes,
+        "notes": answer.notes,
         "understood": phrase_answers(phrases),
     }
 

@@ -362,9 +362,9 @@ class Engine:
         again.
         """
         with self._lock:
-            self._let_go()
+            self._close_opened()
 
-    def _let_go(self) -> None:
+    def _close_opened(self) -> None:
         opened, self._opened = self._opened, None
         if opened is not None and not opened.users:
             opened.collection.close()
@@ -375,7 +375,7 @@ class Engine:
         with self._lock:
             now = self._source.version()
             if self._opened is None or self._opened.version != now:
-                self._let_go()
+                self._close_opened()
                 self._opened = _Opened(now, self._source.open())
             opened = self._opened
             opened.users += 1

@@ -386,12 +386,13 @@ def _answer(
     results, understood = group.search(
         q, k=k, offset=offset, private=exif_shown(request), like=like
     )
-    found = zip(results, hits([result for _, result in results]), strict=True)
+    members = [member for member, _ in results]
+    listed = hits([result for _, result in results])
     return answer_of(
         {
             "results": [
                 {**hit, "collection": member.name, "address": f"{member.path}/"}
-                for (member, _), hit in found
+                for member, hit in zip(members, listed, strict=True)
             ],
             "searched": [member.name for member in group.members],
             "k": k,
