@@ -44,7 +44,7 @@ from vitsearch.web.search import (
 from vitsearch.web.source import CollectionSource, MilvusSource
 from vitsearch.web.thumbnails import FOLDER, Thumbnail, Thumbnails
 
-MAX_WORKERS = 8  # threads that encode queries; the search itself is done by one at a time
+MAX_WORKERS = 8  # threads that search
 REMEMBERED = 2  # classifications of the whole collection that are held in memory
 
 
