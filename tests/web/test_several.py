@@ -25,6 +25,7 @@ from helpers.web_client import (
 )
 from vitsearch import Collection, index_folder, search_all
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.errors import CollectionError
 from vitsearch.web import ServeSettings
 from vitsearch.web.several import Several
 from vitsearch.web.several_app import below, several_app
@@ -247,6 +248,26 @@ def test_one_encoder_is_loaded_for_all(folders: list[Path]) -> None:
         assert services[2].encoder is services[3].encoder
         assert services[2].source.encoding is services[3].source.encoding
         assert several.content == "10 photos in 4 collections"
+    finally:
+        several.close()
+
+
+def test_a_collection_stays_open_for_searches_that_began_before_another_replaced_it(
+    folders: list[Path],
+) -> None:
+    several = Several([str(folder) for folder in folders[:2]])
+    try:
+        several_app(several, ServeSettings())
+        (group,) = several.groups()
+        with several.members[0].service.engine.using() as before:
+            shutil.rmtree(folders[0] / ".vitsearch")
+            paint(folders[0] / "red3.png", "red")
+            index_folder(folders[0], encoder=ColourEncoder())
+            hits, _ = group.search("red", k=10, private=True)
+            assert before.search("red")  # it is still open
+        assert [member.path for member, _ in hits].count("/in/reds") == 5
+        with pytest.raises(CollectionError):
+            before.search("red")
     finally:
         several.close()
 

@@ -321,6 +321,9 @@ class Found:
 Answer = Found | Exception
 
 
+UNREADABLE = (CollectionError, IndexDamaged, FileNotFoundError)
+
+
 @dataclass(slots=True, eq=False)
 class _Opened:
     """A collection in one state of its folder, and how many threads search it."""
@@ -347,14 +350,12 @@ class Engine:
         A collection that cannot be read is opened again once; raises ServiceBusy when that does not
         help.
         """
+        with suppress(*UNREADABLE), self.using() as collection:
+            return _answers(searches, collection, self._source)
         try:
-            return self._answer(searches)
-        except (CollectionError, IndexDamaged, FileNotFoundError):
-            self.close()
-        try:
-            return self._answer(searches)
-        except (CollectionError, IndexDamaged, FileNotFoundError) as error:
-            self.close()
+            with self.using() as collection:
+                return _answers(searches, collection, self._source)
+        except UNREADABLE as error:
             raise ServiceBusy(BUSY) from error
 
     def close(self) -> None:
@@ -370,8 +371,8 @@ class Engine:
             opened.collection.close()
 
     @contextmanager
-    def _using(self) -> Iterator[Collection]:
-        """Have the collection as it is now, open until the end of the block."""
+    def using(self) -> Iterator[Collection]:
+        """Have the collection as it is now for a block, opened anew after one that failed."""
         with self._lock:
             now = self._source.version()
             if self._opened is None or self._opened.version != now:
@@ -381,15 +382,16 @@ class Engine:
             opened.users += 1
         try:
             yield opened.collection
+        except UNREADABLE:
+            with self._lock:
+                if opened is self._opened:
+                    self._close_opened()
+            raise
         finally:
             with self._lock:
                 opened.users -= 1
                 if opened is not self._opened and not opened.users:
                     opened.collection.close()
-
-    def _answer(self, searches: Sequence[Search]) -> list[Answer]:
-        with self._using() as collection:
-            return _answers(searches, collection, self._source)
 
 
 def _answers(

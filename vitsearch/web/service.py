@@ -59,11 +59,11 @@ class PhotoService:
 
     def __init__(self, source: CollectionSource, settings: ServeSettings) -> None:
         self.source, self.settings = source, settings
-        self._engine = Engine(source)
+        self.engine = Engine(source)
         self.batch_sizes: dict[int, int] = {}
         self._counting = threading.Lock()
         self._batcher: Batcher[Search, Found] = Batcher(
-            self._engine.answer,
+            self.engine.answer,
             workers=min(MAX_WORKERS, self.encoder.parallel_calls),
             on_batch=self._count_batch,
         )
@@ -142,7 +142,7 @@ class PhotoService:
         self._batcher.close()
         self.picture_threads.shutdown(wait=True, cancel_futures=True)
         self._decoder.close()
-        self._engine.close()
+        self.engine.close()
         self.source.close()
 
     # -- search ------------------------------------------------------------------------------------

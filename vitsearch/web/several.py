@@ -3,10 +3,9 @@ encoder has indexed, with its HTTP interface.
 """
 
 import re
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, File, Form, Query, Request, UploadFile
@@ -15,7 +14,6 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from vitsearch.arrays import Vectors
-from vitsearch.collection import Collection
 from vitsearch.collection.query import Term
 from vitsearch.collection.several import search_by_position, understand_all
 from vitsearch.collection.understanding import KnownWords, Understood
@@ -40,7 +38,7 @@ from vitsearch.web.schemas import (
 )
 from vitsearch.web.search import MAX_TEXT_LENGTH, constraints
 from vitsearch.web.service import PhotoService
-from vitsearch.web.source import Version, busy_when_unreadable
+from vitsearch.web.source import busy_when_unreadable
 
 if TYPE_CHECKING:
     from vitsearch.web.sites import Site
@@ -50,16 +48,12 @@ BELOW = "/in/"  # what the paths of collections begin with
 
 @dataclass(eq=False, slots=True)
 class Member:
-    """One of several collections: its name, the path that its address begins with, and its open
-    collection for the search in all.
-    """
+    """One of several collections: its name, and the path that its address begins with."""
 
     name: str
     path: str
     site: "Site"
     _words: KnownWords | None = None
-    _open: tuple[Version, Collection] | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def service(self) -> PhotoService:
@@ -67,16 +61,6 @@ class Member:
         if self.site.service is None:
             raise ServiceBusy(f"{self.name} is not indexed yet")
         return self.site.service
-
-    def collection(self) -> Collection:
-        """Return the open collection, opened again where another has replaced it."""
-        source = self.service.source
-        with self._lock, busy_when_unreadable():
-            version = source.version()
-            if self._open is None or self._open[0] != version:
-                self._close()
-                self._open = version, source.open()
-            return self._open[1]
 
     @contextmanager
     def vocabulary(self, *, private: bool) -> Iterator[Vocabulary]:
@@ -88,17 +72,6 @@ class Member:
             self._words = KnownWords(source.folder)
         with source.facts() as store:
             yield self._words.of(store, private=private)
-
-    def close(self) -> None:
-        """Let everything go."""
-        with self._lock:
-            self._close()
-        self.site.close()
-
-    def _close(self) -> None:
-        if self._open is not None:
-            self._open[1].close()
-            self._open = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +100,10 @@ class Group:
             term = Term(like.vector, weight)
             understood = replace(understood, terms=(*understood.terms, term))
         of = like.of if like else None
-        opened = [each.collection() for each in self.members]
-        with self.members[0].service.source.computing(self.encoder), busy_when_unreadable():
-            start, end = (0, offset + k + 1) if of else (offset, k)
+        start, end = (0, offset + k + 1) if of else (offset, k)
+        with busy_when_unreadable(), ExitStack() as stack:
+            opened = [stack.enter_context(each.service.engine.using()) for each in self.members]
+            stack.enter_context(self.members[0].service.source.computing(self.encoder))
             hits = search_by_position(opened, understood, end, offset=start, by_date=private)
         results = [(self.members[position], hit) for position, hit in hits]
         if of:
@@ -235,7 +209,7 @@ class Several:
     def close(self) -> None:
         """Stop what indexes, and close the collections."""
         for member in self.members:
-            member.close()
+            member.site.close()
 
 
 router = APIRouter(
