@@ -58,6 +58,7 @@ def test_a_score_does_not_depend_on_the_neighbours_of_its_row(rows, data):
     together = cosine_scores(rows, query)
     assert together.tolist() == [cosine_scores(rows[i : i + 1], query)[0] for i in range(len(rows))]
     assert (np.abs(together) <= 1).all()
+    assert cosine_scores(rows, np.repeat([query], len(rows), axis=0)).tolist() == together.tolist()
 
 
 @pytest.mark.parametrize("offset", [0, 2], ids=["aligned", "not aligned"])

@@ -35,14 +35,15 @@ def unit_rows(rows: NDArray[Any]) -> Vectors:
 
 
 def cosine_scores(rows: NDArray[Any], query: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the cosine of each row with the query; 0 for a row of zeros.
+    """Return the cosine of each ``(n, dim)`` row with the query ``(dim,)``, or with its own of
+    ``(n, dim)``; 0 for a row of zeros.
 
     Each row is summed by itself in float64, so a row's score does not depend on its neighbours
     and equal rows get equal scores, which a matrix product does not promise.
     """
     wide = np.asarray(rows, dtype=np.float64)
     vector = np.asarray(query, dtype=np.float64)
-    norms = np.sqrt((wide * wide).sum(axis=1)) * np.sqrt((vector * vector).sum())
+    norms = np.sqrt((wide * wide).sum(axis=1)) * np.sqrt((vector * vector).sum(axis=-1))
     products = (wide * vector).sum(axis=1)
     return np.clip(products / np.where(norms == 0, 1, norms), -1.0, 1.0)
 

@@ -109,6 +109,9 @@ def split_moment(path: str) -> tuple[str, float | None]:
     return (match[1], float(match[2])) if match else (path, None)
 
 
+StoredRow = tuple[int, str, bytes, bytes]  # of a photo: id, path, raw vector and fingerprint
+
+
 @dataclass(frozen=True, slots=True)
 class Photo:
     """A photo of a collection, or a moment of a video.

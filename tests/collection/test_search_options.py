@@ -21,8 +21,8 @@ from helpers.filter_oracle import matches, row_of
 from vitsearch import Collection, Photo, QueryError, Recipe, SearchResult, index_folder
 from vitsearch.arrays import cosine_scores, unit_rows
 from vitsearch.collection import search as ranking
+from vitsearch.collection.duplicates import WINDOW, marginal_order
 from vitsearch.collection.query import Term, check_vector, combine
-from vitsearch.collection.search import WINDOW
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.filters import parse_filter
 from vitsearch.index.candidates import candidates_for
@@ -499,7 +499,7 @@ def test_what_fits_nothing_does_not_come_second() -> None:
     }
     vectors = unit_rows(np.array([[*row, 0, 0, 0] for row in rows.values()]))
     scores = cosine_scores(vectors, query)
-    order = ranking.marginal_order(vectors, scores, 0.3)
+    order = marginal_order(vectors, scores, 0.3)
     assert [list(rows)[place] for place in order[:2]] == ["car.jpg", "another car.jpg"]
 
 

@@ -14,7 +14,7 @@ from vitsearch.collection.backend import Backend
 from vitsearch.collection.duplicates import first_indices
 from vitsearch.collection.local import LocalBackend, open_local
 from vitsearch.collection.relevance import KnownScale
-from vitsearch.collection.search import NEAREST, QueryMeaning, Relevant, find_relevant, of_file
+from vitsearch.collection.search import NEAREST, QueryMeaning, Relevant, find_relevant, result_of
 from vitsearch.collection.understanding import KnownWords
 from vitsearch.encoders import is_known, load_named_encoder
 from vitsearch.encoders.base import ImageEncoder
@@ -277,8 +277,7 @@ class OpenCollection:
         with self.store.reading():
             ids = self._newest_ids(options.where, options, by_date)
             paths = {row[0]: row[1] for row in self.store.rows(ids)}
-        results = [SearchResult(paths[each], 0.0, each) for each in ids if each in paths]
-        return [of_file(result) for result in results]
+        return [result_of(paths[each], 0.0, each) for each in ids if each in paths]
 
     def _newest_ids(self, where: Filter, options: SearchOptions, by_date: bool) -> list[int]:
         store, start, stop = self.store, options.offset, options.end

@@ -1,4 +1,6 @@
-"""Duplicate photos: files with the same content, and files that look alike."""
+"""Duplicate photos: files with the same content, and files that look alike; and results that are
+unlike each other.
+"""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,9 @@ MAX_ROWS = 2048  # rows compared with the others at a time
 Opinion = tuple[float, Callable[[int, NDArray[np.int64]], NDArray[np.bool_]]]
 LENGTHS = 0.02, 1.0  # the share and the seconds by which videos of one content differ in length
 STILL = -10.0  # the length of a photo, which is no copy of a video
+# the most alike photos that are put in order of marginal relevance at a time, so that pages fit
+# together
+WINDOW = 200
 TOLERANCE = 1e-4  # of a matrix product; cosines this near to the threshold are computed again
 
 
@@ -169,3 +174,43 @@ def _members(
 def likeness_to(row: Vectors, rows: Vectors) -> NDArray[np.float32]:
     """Return the cosine of each row with ``row``, in float32 so that equal rows have exactly 1."""
     return cosine_scores(rows, row).astype(np.float32)
+
+
+# -- Results unlike each other ---------------------------------------------------------------------
+
+
+def marginal_order(rows: Vectors, scores: NDArray[np.float64], diverse: float) -> list[int]:
+    """Return the places of the ``(n, dim)`` unit rows in order of marginal relevance, window by
+    window, equal ones as they came.
+
+    Next comes the row with the highest ``(1 - diverse) * fit - diverse * likeness``, the likeness
+    to the most alike row before it. The fit is the score as a share of its window's range, 0 for
+    the lowest and 1 for the best: the scores of words lie so near to each other that by themselves
+    they would weigh next to nothing against likeness.
+    """
+    order: list[int] = []
+    wide = rows.astype(np.float64)
+    for start in range(0, len(rows), WINDOW):
+        window = slice(start, start + WINDOW)
+        # rounded, so that equal rows are equally alike
+        nearest = (wide[window] @ wide[:start].T).max(axis=1).astype(np.float32) if start else None
+        chosen = _marginal_window(rows[window], scores[window], nearest, diverse)
+        order += [start + index for index in chosen]
+    return order
+
+
+def _marginal_window(
+    rows: Vectors, scores: NDArray[np.float64], nearest: NDArray[np.float32] | None, diverse: float
+) -> list[int]:
+    chosen: list[int] = []
+    lowest, highest = float(scores.min()), float(scores.max())
+    fit = (scores - lowest) / ((highest - lowest) or 1.0)
+    while len(chosen) < len(rows):
+        value = (1 - diverse) * fit - (
+            0 if nearest is None else diverse * nearest.astype(np.float64)
+        )
+        value[chosen] = -np.inf
+        chosen.append(int(value.argmax()))
+        likeness = likeness_to(rows[chosen[-1]], rows)
+        nearest = likeness if nearest is None else np.maximum(nearest, likeness)
+    return chosen

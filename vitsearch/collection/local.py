@@ -36,7 +36,7 @@ from vitsearch.storage import (
 from vitsearch.storage.connections import ProcessLock
 from vitsearch.storage.filesystem import writer_lock
 from vitsearch.storage.store import PhotoStore
-from vitsearch.types import Prediction, SearchResult
+from vitsearch.types import Prediction, SearchResult, StoredRow
 
 log = logging.getLogger("vitsearch")
 MAX_MISSING = 0.1  # of the candidates that were removed since the index was built
@@ -89,9 +89,9 @@ class _ProposedRows:
     store: PhotoStore
     sources: CandidateSources
     missing: int = 0
-    read: dict[int, tuple[int, str, bytes, bytes] | None] = field(default_factory=dict)
+    read: dict[int, StoredRow | None] = field(default_factory=dict)
 
-    def rows(self, ids: Sequence[int]) -> list[tuple[int, str, bytes, bytes]]:
+    def rows(self, ids: Sequence[int]) -> list[StoredRow]:
         """Return what `PhotoStore.rows` returns; a row that should be there is logged.
 
         All that was proposed so far, for other queries too, is read at once. A vector of an index

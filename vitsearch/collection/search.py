@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vitsearch.arrays import Vectors, cosine_scores, unit_rows
-from vitsearch.collection.duplicates import collapse, likeness_to
+from vitsearch.collection.duplicates import WINDOW, collapse, marginal_order
 from vitsearch.collection.relevance import Lines, Scale
 from vitsearch.errors import QueryError
 from vitsearch.filters.tree import And, Filter, Says
@@ -19,12 +18,7 @@ from vitsearch.index.candidates import Proposal
 from vitsearch.options import SearchOptions
 from vitsearch.photos.formats import is_video
 from vitsearch.storage import StoredRows
-from vitsearch.types import SearchResult, split_moment
-
-# the most alike photos that are put in order of marginal relevance at a time, so that pages fit
-# together
-WINDOW = 200
-
+from vitsearch.types import SearchResult, StoredRow, split_moment
 
 # candidates asked for beyond the results wanted: some may have been removed since the index was
 # built
@@ -92,14 +86,22 @@ class QueryMeaning:
         return And(tests) if len(tests) > 1 else tests[0] if tests else None
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A result with what later steps need of it; ``cosine`` is its score before a minus."""
+class Hit(NamedTuple):
+    """A stored row with its score; ``cosine`` is that before a minus."""
 
-    result: SearchResult
+    score: float
+    path: str
+    photo_id: int
     cosine: float
     raw: bytes
     fingerprint: bytes
+
+
+class Rescored(NamedTuple):
+    """What is proposed for a query, and the hits of it, best first."""
+
+    proposed: list[Proposal]
+    hits: list[Hit]
 
 
 class Reranker:
@@ -117,19 +119,37 @@ class Reranker:
         results: list[list[SearchResult]] = []
         for start in range(0, len(queries), TOGETHER):
             batch = queries[start : start + TOGETHER]
-            firsts = _first_proposals(batch, options, sources)
+            firsts = self._firsts(batch, options, sources)
             results += [
                 self._results(query, options, sources, first)
                 for query, first in zip(batch, firsts, strict=True)
             ]
         return results
 
+    def _firsts(
+        self, queries: Sequence[QueryMeaning], options: SearchOptions, sources: Candidates
+    ) -> Sequence[Rescored | None]:
+        """Return what is proposed first for each query, None where they are asked one by one; an
+        index is asked for many at once, which takes a fraction of the time.
+        """
+        if not sources.supports_batch:
+            return [None] * len(queries)
+        proposals: list[list[Proposal]] = [[]] * len(queries)
+        counts = [_first_wanted(_needed(options), query.photo_ids, sources) for query in queries]
+        for count in sorted(set(counts)):
+            indices = [index for index, number in enumerate(counts) if number == count]
+            vectors = np.stack([queries[index].vector for index in indices])
+            proposed = sources.candidates_for(vectors, count)
+            for index, of_query in zip(indices, proposed, strict=True):
+                proposals[index] = of_query
+        return self._rescored(proposals, queries)
+
     def _results(
         self,
         query: QueryMeaning,
         options: SearchOptions,
         sources: Candidates,
-        first: list[Proposal] | None,
+        first: Rescored | None,
     ) -> list[SearchResult]:
         pool = needed = _needed(options)
         least = max(-math.inf if options.min_score is None else options.min_score, query.least)
@@ -150,11 +170,12 @@ class Reranker:
             pool, first = 4 * pool, None
         positions = positions[: int(min(needed, len(positions)))]
         if options.diverse:
-            scores = np.array([hits[position].result.score for position in positions])
+            scores = np.array([hits[position].score for position in positions])
             order = marginal_order(rows[positions], scores, options.diverse)
             positions = [positions[index] for index in order]
         end = int(min(options.end, len(positions)))
-        return [of_file(hits[position].result) for position in positions[options.offset : end]]
+        shown = [hits[position] for position in positions[options.offset : end]]
+        return [result_of(hit.path, hit.score, hit.photo_id) for hit in shown]
 
     def _nearest(
         self,
@@ -163,17 +184,20 @@ class Reranker:
         *,
         sources: Candidates,
         least: float,
-        first: list[Proposal] | None,
+        first: Rescored | None,
     ) -> list[Hit]:
         """Return the ``count`` best hits of at least a score, best first, equal scores in order of
         path.
         """
         limit = _first_wanted(count, query.photo_ids, sources)
         while True:
-            proposed, first = first or sources.candidates_for(query.vector[None], limit)[0], None
-            rescored = self._rescored(proposed, query)
+            if first is None:
+                (first,) = self._rescored(
+                    sources.candidates_for(query.vector[None], limit), [query]
+                )
+            (proposed, rescored), first = first, None
             hits = _best_moments(rescored)
-            above = [hit for hit in hits if reaches(hit.result.score, least)]
+            above = [hit for hit in hits if reaches(hit.score, least)]
             if _is_settled(
                 _reach(proposed, rescored), hits, count, least=least, enough=len(above) <= limit
             ):
@@ -193,48 +217,64 @@ class Reranker:
             else np.empty((0, self._dim), dtype=np.float32)
         )
 
-    def _rescored(self, proposed: Sequence[Proposal], query: QueryMeaning) -> list[Hit]:
-        """Return the hits of the candidates that are (still) in the collection, exactly scored,
-        best first.
+    def _rescored(
+        self, proposals: Sequence[list[Proposal]], queries: Sequence[QueryMeaning]
+    ) -> list[Rescored]:
+        """Return with what is proposed for each query the hits of the candidates that are (still)
+        in the collection, exactly scored, best first.
         """
+        rows_of = list(map(self._rows_left, proposals, queries))
+        rows = [row for of_query in rows_of for row in of_query]
+        if not rows:
+            return [Rescored(proposed, []) for proposed in proposals]
+        halves = self._stored.halves([row[2] for row in rows])
+        counts = [len(of_query) for of_query in rows_of]
+        vectors = np.repeat([query.vector for query in queries], counts, axis=0)
+        cosines, rescored = cosine_scores(halves, vectors), []
+        ends = np.cumsum(counts)
+        for proposed, query, end, of_query in zip(proposals, queries, ends, rows_of, strict=True):
+            part = slice(end - len(of_query), end)
+            scores = cosines[part] - sum(
+                each.weight * np.maximum(0, cosine_scores(halves[part], each.vector) - UNLIKE)
+                for each in query.negatives
+            )
+            hits = [
+                Hit(score, path, photo_id, cosine, raw, fingerprint)
+                for (photo_id, path, raw, fingerprint), score, cosine in zip(
+                    of_query, scores.tolist(), cosines[part].tolist(), strict=True
+                )
+            ]
+            hits.sort(key=lambda hit: (-hit.score, hit.path))
+            rescored.append(Rescored(proposed, hits))
+        return rescored
+
+    def _rows_left(self, proposed: Sequence[Proposal], query: QueryMeaning) -> list[StoredRow]:
+        """Return the stored rows of the candidates but those of the photos that a query names."""
         left_out = query.photo_ids
         ids = [photo_id for each in proposed for photo_id in each.ids.tolist()]
-        stored = self._stored.rows([*{*ids, *left_out}] if left_out else ids)
+        if not left_out:
+            return self._stored.rows(ids)
+        stored = self._stored.rows([*{*ids, *left_out}])
         files = {split_moment(row[1])[0] for row in stored if row[0] in left_out}
-        rows = [row for row in stored if not files or split_moment(row[1])[0] not in files]
-        if not rows:
-            return []
-        halves = self._stored.halves([row[2] for row in rows])
-        cosines = cosine_scores(halves, query.vector)
-        scores = cosines - sum(
-            negative.weight * np.maximum(0, cosine_scores(halves, negative.vector) - UNLIKE)
-            for negative in query.negatives
-        )
-        hits = [
-            Hit(SearchResult(path, score, photo_id), cosine, raw, fingerprint)
-            for (photo_id, path, raw, fingerprint), score, cosine in zip(
-                rows, scores.tolist(), cosines.tolist(), strict=True
-            )
-        ]
-        return sorted(hits, key=lambda hit: (-hit.result.score, hit.result.path))
+        return [row for row in stored if split_moment(row[1])[0] not in files]
 
 
 def _best_moments(hits: list[Hit]) -> list[Hit]:
     """Return the hits, best first, of each file the first."""
-    if not any("#t=" in hit.result.path for hit in hits):
+    if not any("#t=" in hit.path for hit in hits):
         return hits
     best: dict[str, Hit] = {}
     for hit in hits:
-        best.setdefault(split_moment(hit.result.path)[0], hit)
+        best.setdefault(split_moment(hit.path)[0], hit)
     return [*best.values()]
 
 
-def of_file(result: SearchResult) -> SearchResult:
-    """Return a result with the path of its file and, of a video, the time."""
-    file, time = split_moment(result.path)
-    if time is None and not is_video(file):
-        return result
-    return replace(result, path=file, time=time or 0.0)
+def result_of(path: str, score: float, photo_id: int) -> SearchResult:
+    """Return the result of a stored row: the path of its file and, of a video, the time."""
+    file, time = split_moment(path)
+    if time is None and is_video(file):
+        time = 0.0
+    return SearchResult(file, score, photo_id, time=time)
 
 
 def reaches(score: float, least: float) -> bool:
@@ -257,24 +297,6 @@ def _first_wanted(count: float, left_out: frozenset[int], sources: Candidates) -
     )
 
 
-def _first_proposals(
-    queries: Sequence[QueryMeaning], options: SearchOptions, sources: Candidates
-) -> list[list[Proposal] | None]:
-    """Return what is proposed first for each query; an index is asked for many at once, which takes
-    a fraction of the time.
-    """
-    proposals: list[list[Proposal] | None] = [None] * len(queries)
-    if not sources.supports_batch:
-        return proposals
-    counts = [_first_wanted(_needed(options), query.photo_ids, sources) for query in queries]
-    for count in sorted(set(counts)):
-        indices = [index for index, number in enumerate(counts) if number == count]
-        vectors = np.stack([queries[index].vector for index in indices])
-        for index, proposed in zip(indices, sources.candidates_for(vectors, count), strict=True):
-            proposals[index] = proposed
-    return proposals
-
-
 def _reach(proposed: Sequence[Proposal], hits: Sequence[Hit]) -> float:
     """Return the highest cosine that a row which no source has proposed is expected to have, and so
     its highest score, for a minus only lowers it; -inf where all were proposed.
@@ -282,7 +304,7 @@ def _reach(proposed: Sequence[Proposal], hits: Sequence[Hit]) -> float:
     That is the lowest of what a source has proposed: of each by itself, for one may have given all
     its far rows and another few near ones.
     """
-    cosines = {hit.result.photo_id: hit.cosine for hit in hits}
+    cosines = {hit.photo_id: hit.cosine for hit in hits}
     lowest = (
         min((cosines[each] for each in source.ids.tolist() if each in cosines), default=np.inf)
         for source in proposed
@@ -302,44 +324,7 @@ def _is_settled(
     """
     if reach == -np.inf or (reach < least - TIE and enough):
         return True
-    return len(hits) >= count and reach < hits[int(count) - 1].result.score - TIE
-
-
-def marginal_order(rows: Vectors, scores: NDArray[np.float64], diverse: float) -> list[int]:
-    """Return the places of the ``(n, dim)`` unit rows in order of marginal relevance, window by
-    window, equal ones as they came.
-
-    Next comes the row with the highest ``(1 - diverse) * fit - diverse * likeness``, the likeness
-    to the most alike row before it. The fit is the score as a share of its window's range, 0 for
-    the lowest and 1 for the best: the scores of words lie so near to each other that by themselves
-    they would weigh next to nothing against likeness.
-    """
-    order: list[int] = []
-    wide = rows.astype(np.float64)
-    for start in range(0, len(rows), WINDOW):
-        window = slice(start, start + WINDOW)
-        # rounded, so that equal rows are equally alike
-        nearest = (wide[window] @ wide[:start].T).max(axis=1).astype(np.float32) if start else None
-        chosen = _marginal_window(rows[window], scores[window], nearest, diverse)
-        order += [start + index for index in chosen]
-    return order
-
-
-def _marginal_window(
-    rows: Vectors, scores: NDArray[np.float64], nearest: NDArray[np.float32] | None, diverse: float
-) -> list[int]:
-    chosen: list[int] = []
-    lowest, highest = float(scores.min()), float(scores.max())
-    fit = (scores - lowest) / ((highest - lowest) or 1.0)
-    while len(chosen) < len(rows):
-        value = (1 - diverse) * fit - (
-            0 if nearest is None else diverse * nearest.astype(np.float64)
-        )
-        value[chosen] = -np.inf
-        chosen.append(int(value.argmax()))
-        likeness = likeness_to(rows[chosen[-1]], rows)
-        nearest = likeness if nearest is None else np.maximum(nearest, likeness)
-    return chosen
+    return len(hits) >= count and reach < hits[int(count) - 1].score - TIE
 
 
 # -- Results with their relevance ------------------------------------------------------------------

@@ -233,17 +233,6 @@ def torch_gpu_count() -> int:
     return cuda_device_count()
 
 
-def shortlist(halves: Halves, query: NDArray[Any], count: int) -> Ids:
-    """Return the indices of at least the ``count`` of ``(n, dim)`` rows nearest to a query, in any
-    order: by FAISS those and a few more, without it all.
-    """
-    if "faiss" not in sys.modules:
-        return np.arange(len(halves))
-    from vitsearch.index import faiss_large
-
-    return faiss_large.shortlist(halves, query, count)
-
-
 class ExactBackend:
     """Exact search over the rows alone; there is nothing to build."""
 

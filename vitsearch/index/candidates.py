@@ -1,9 +1,7 @@
 """Candidates for a query, from the indexes and from the vectors that no index holds yet."""
 
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -11,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids, Vectors, top_k
-from vitsearch.index.backends import ExactIndex, rough_scores, row_products, shortlist, unit_widened
+from vitsearch.index.backends import ExactIndex, rough_scores, row_products, unit_widened
 from vitsearch.index.snapshot import IndexSnapshot
 
 # rows, of an index or left by a filter, of which each is compared whatever the recipe
@@ -25,7 +23,6 @@ MAX_ID_BITS = 1 << 24  # of a selection of ids, beside 64 for each row
 MIN_ROWS = 10_000  # of an index, from which results are scored by its own rows
 MAX_REMEMBERED = 1 << 26  # bytes of the selections of the last filters
 MAX_ENTRIES = 32  # of what is remembered
-MANY = 16  # queries, from which their candidates are compared by several threads
 BLOCK = 65_536  # rows read from the memory-mapped file at a time
 T = TypeVar("T")
 
@@ -152,17 +149,13 @@ def _from_snapshot(
         nearest = _nearest(snapshot, queries, reach)
     else:
         nearest = _nearest_selected(snapshot, queries, reach, selection)
-
-    def proposal(ids: Ids, query: Vectors) -> Proposal:
-        left = ids if selection is not None else ids[~is_among(ids, newer)]
+    proposals = []
+    for ids, query in zip(nearest, queries, strict=True):
+        left = ids[~is_among(ids, newer)] if selection is None and len(newer) else ids
         positions, rows = _best(snapshot, snapshot.positions(left), query, count)
         more = len(positions) < len(left) or len(ids) < available
-        return _proposal(snapshot, positions, rows, more)
-
-    if len(queries) < MANY or snapshot.recipe.is_exact:
-        return list(map(proposal, nearest, queries))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # they read memory all the time
-        return list(pool.map(proposal, nearest, queries))
+        proposals.append(_proposal(snapshot, positions, rows, more))
+    return proposals
 
 
 def _proposal(snapshot: IndexSnapshot, positions: Ids, rows: Halves, more: bool) -> Proposal:
@@ -188,8 +181,7 @@ def _best(
     rows = snapshot.vectors.take(positions, axis=0)
     if len(positions) <= count:
         return positions, rows
-    near = shortlist(rows, query, count)
-    near = near[top_k(rough_scores(rows[near], query), count)]
+    near = top_k(rough_scores(rows, query), count)
     return positions[near], rows[near]
 
 

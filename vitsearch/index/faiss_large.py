@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids, Vectors
 from vitsearch.errors import RecipeError
-from vitsearch.index import LISTS, query_rows
+from vitsearch.index import LISTS
 from vitsearch.index.faiss_index import (
     add,
     few_rows,
     make_index,
     named,
-    one_thread,
     silenced,
     train,
 )
@@ -95,19 +94,6 @@ class _Scanner:
         self._index.ntotal = len(rows)
         products, positions = self._index.search(query, min(count, len(rows)))
         return products[0], positions[0]
-
-
-def shortlist(halves: Halves, query: NDArray[Any], count: int) -> Ids:
-    """Return the indices of the ``count`` of ``(n, dim)`` float16 unit rows nearest to a query, in
-    any order, and of more that are as near as their lengths allow.
-    """
-    dim, kind = halves.shape[1], faiss.ScalarQuantizer.QT_fp16
-    index = faiss.IndexScalarQuantizer(dim, kind, faiss.METRIC_INNER_PRODUCT)
-    index.add_sa_codes(halves.view(np.uint8))
-    with one_thread():
-        scores, indices = index.search(query_rows(query[None], dim), len(halves))
-    slack = 2 * (2.0**-11 + dim * 2.0**-23)  # as in `ExactIndex`
-    return np.asarray(indices[0][scores[0] >= scores[0][count - 1] - slack])
 
 
 _MAPPED_AT_ONCE = 67_108_864  # bytes of the parts to read before their pages are dropped

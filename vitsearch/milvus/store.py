@@ -25,7 +25,7 @@ from vitsearch.milvus.filter import milvus_filter
 from vitsearch.milvus.schema import PHOTO_FIELDS, CollectionMetadata, MilvusUri, photo_of
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import COLUMNS
-from vitsearch.types import Photo, SkippedPhoto, split_moment
+from vitsearch.types import Photo, SkippedPhoto, StoredRow, split_moment
 
 if TYPE_CHECKING:
     from vitsearch.milvus.client import Connection
@@ -39,8 +39,6 @@ MANY = 5000  # rows of a month, above which only the days are read that are want
 MIN_EF = 128  # the least number of candidates that a search of a graph keeps
 PROBED = 8  # one list in so many is read
 DEFAULT_LISTS = 128  # of an index that does not record how many it has
-
-StoredRow = tuple[int, str, bytes, bytes]  # id, path, raw vector and fingerprint
 
 
 class MilvusStore:

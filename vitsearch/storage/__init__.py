@@ -28,7 +28,7 @@ from vitsearch.photos.profiles import prepared
 from vitsearch.records import atomic_write, read_record, remove_unfinished, to_json
 from vitsearch.storage.filesystem import HELD, disk_errors
 from vitsearch.storage.store import PhotoStore
-from vitsearch.types import Photo, SkippedPhoto
+from vitsearch.types import Photo, SkippedPhoto, StoredRow
 
 FORMAT = 1
 FOLDER, CONFIG = ".vitsearch", "collection.json"
@@ -176,8 +176,8 @@ def check_encoder(folder: Path, config: CollectionConfig, encoder: ImageEncoder)
 class StoredRows(Protocol):
     """Reads stored vectors: `PhotoStore` or `MilvusStore`."""
 
-    def rows(self, ids: Sequence[int]) -> list[tuple[int, str, bytes, bytes]]:
-        """Return (id, path, raw vector, fingerprint) of the photos with these ids."""
+    def rows(self, ids: Sequence[int]) -> list[StoredRow]:
+        """Return the rows of the photos with these ids."""
 
     def halves(self, raw: Sequence[bytes]) -> Halves:
         """Return ``(n, dim)`` float16 rows of raw vectors."""

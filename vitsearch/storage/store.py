@@ -33,7 +33,7 @@ from vitsearch.storage.rows import (
     with_later_moments,
 )
 from vitsearch.storage.schema import CHECKSUMS, MOVED, OF_TAGS, PUT_PHOTO, READ_AGAIN
-from vitsearch.types import Found, Photo, PhotoInfo, State
+from vitsearch.types import Found, Photo, PhotoInfo, State, StoredRow
 
 log = logging.getLogger("vitsearch")
 MAX_PARAMETERS = 500  # of a statement of SQLite
@@ -303,11 +303,9 @@ class PhotoStore(FailureStore):
             )
         return self.halves([rows[0][2]])[0]
 
-    def rows_with(
-        self, vectors: Mapping[int, tuple[bytes, int]]
-    ) -> list[tuple[int, str, bytes, bytes]]:
+    def rows_with(self, vectors: Mapping[int, tuple[bytes, int]]) -> list[StoredRow]:
         """Return the `rows` whose raw vectors and generations, by id, are those stored here."""
-        rows: list[tuple[int, str, bytes, bytes]] = []
+        rows: list[StoredRow] = []
         with self._errors():
             for start in range(0, len(vectors), MAX_PARAMETERS):
                 part = [*vectors][start : start + MAX_PARAMETERS]
@@ -319,12 +317,12 @@ class PhotoStore(FailureStore):
                         rows.append((number, path, raw, fingerprint))
         return rows
 
-    def rows(self, ids: Sequence[int]) -> list[tuple[int, str, bytes, bytes]]:
+    def rows(self, ids: Sequence[int]) -> list[StoredRow]:
         """Return (id, path, raw vector, fingerprint) of the photos with these ids.
 
         The order is arbitrary, and ids that are not in the collection are left out.
         """
-        rows: list[tuple[int, str, bytes, bytes]] = []
+        rows: list[StoredRow] = []
         damaged: list[int] = []
         with self._errors():
             for start in range(0, len(ids), MAX_PARAMETERS):
