@@ -34,7 +34,7 @@ from vitsearch.encoders import onnx_cache as exports  # noqa: E402
 from vitsearch.encoders.base import EncoderIdentity  # noqa: E402
 from vitsearch.encoders.checkpoints import ONE_QUERY  # noqa: E402
 from vitsearch.encoders.language import readable  # noqa: E402
-from vitsearch.encoders.onnx import OnnxEncoder, usable_cores  # noqa: E402
+from vitsearch.encoders.onnx import IMAGE, TEXT, OnnxEncoder, usable_cores  # noqa: E402
 from vitsearch.encoders.onnx_cache import OnnxExport  # noqa: E402
 from vitsearch.encoders.open_clip import portable_open_clip  # noqa: E402
 from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader, rules_from  # noqa: E402
@@ -260,6 +260,18 @@ def test_a_token_is_chosen_as_early_as_the_others_are_not_needed(name: str) -> N
     )
     np.testing.assert_array_equal(row, expected)
     assert y.shape[1] == left
+
+
+@pytest.mark.parametrize("graph", [IMAGE, TEXT])
+def test_attention_is_one_operation_where_pytorchs_own_module_computes_it(
+    models: Path, graph: str
+) -> None:
+    exported = ir.load(in_onnx(models, "open_clip").folder / graph)
+    operations = [node.op_type for node in exported.graph]
+    model = in_torch(models, "open_clip").model
+    layers = (model.visual if graph == IMAGE else model).transformer.resblocks
+    assert operations.count("MultiHeadAttention") == len(layers)
+    assert "Softmax" not in operations
 
 
 def with_output(model: onnx.ModelProto, name: str) -> onnx.ModelProto:

@@ -352,10 +352,12 @@ class Pipeline:
 def batch_sizes(count: int, max_size: int, callers: int) -> Iterator[int]:
     """Yield the sizes of the batches of ``count`` photos.
 
-    They are ``max_size``, but smaller towards the end so that all callers finish together.
+    They are ``max_size``, but smaller towards the end so that all callers finish together; two at
+    least, for one photo alone may take as long (see `pad_single`).
     """
     while count > 0:
-        size = min(max_size, count if callers == 1 else -(-count // (2 * callers)))
+        share = count if callers == 1 else max(2, -(-count // (2 * callers)))
+        size = min(max_size, share, count)
         yield size
         count -= size
 

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("vitsearch")
 
 EXPORTER = 1  # raised when exports made before are no longer usable
-REVISION = 2  # of the graphs: since 2 the last layers compute one token alone where that is enough
+# of the graphs: since 2 the last layers compute one token alone where that is enough, since 3
+# attention is one operation
+REVISION = 3
 FACTS = "export.json"
 _DERIVED = ("optimised-", ".")  # begin the names of what an export does not need
 REFUSED = "refused.txt"  # why a model cannot be exported, so that it is not tried at each run

@@ -9,6 +9,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,7 +33,7 @@ from vitsearch.encoders.onnx import (
     open_graph,
     this_runtime,
 )
-from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader
+from vitsearch.encoders.tokenizer import PortableTokenizer, gives_equal_tokens
 from vitsearch.encoders.torch_encoder import TorchEncoder, TorchImageEncoder
 from vitsearch.errors import EncoderError
 from vitsearch.records import atomic_file
@@ -85,7 +86,9 @@ def write_export(
             f"{encoder.name} takes pictures of any shape, which an export does not: use runtime "
             "torch"
         )
-    portable = _same_tokenizer(encoder)
+    portable = encoder.towers.portable()
+    if portable is not None and not gives_equal_tokens(portable, encoder.tokenize, _ODD_TEXTS):
+        portable = None
     if portable is not None:
         (folder / TOKENIZER).write_text(portable.json, encoding="utf-8")
     try:
@@ -153,19 +156,70 @@ def _write_text(encoder: TorchEncoder, file: Path) -> None:
 
 
 def _write(graph: Graph, inputs: dict[str, Tensor], axes: dict[int, Any], file: Path) -> None:
-    program = torch.onnx.export(
-        graph.eval(),
-        tuple(inputs.values()),
-        dynamo=True,
-        input_names=list(inputs),
-        output_names=["vectors"],
-        dynamic_shapes=((axes,) * len(inputs),),
-        verbose=False,
-    )
+    with _fused_attention(graph.eval()):
+        program = torch.onnx.export(
+            graph,
+            tuple(inputs.values()),
+            dynamo=True,
+            input_names=list(inputs),
+            output_names=["vectors"],
+            dynamic_shapes=((axes,) * len(inputs),),
+            verbose=False,
+        )
     if program is None:
         raise EncoderError("the exporter gave nothing")
     choose_token_early(program.model.graph)
     program.save(str(file), external_data=True)
+
+
+@contextmanager
+def _fused_attention(model: nn.Module) -> Iterator[None]:
+    """Have self-attention by PyTorch's own module (open_clip) exported as one operation of ONNX
+    Runtime in the block: the single steps cut out and transpose each head, 4 % of ViT-B/32's time.
+    """
+    layers: list[Any] = [
+        each
+        for each in model.modules()
+        if type(each) is nn.MultiheadAttention
+        and each.batch_first
+        and each.in_proj_weight is not None
+        and each.bias_k is None
+        and not each.add_zero_attn
+    ]
+    for layer in layers:
+        layer.forward = partial(_attend, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _attend(
+    layer: nn.MultiheadAttention,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    need_weights: bool = True,
+    attn_mask: Tensor | None = None,
+    **others: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """What `torch.nn.MultiheadAttention.forward` does, in an export."""
+    masked = attn_mask is not None and (attn_mask.dim() != 2 or attn_mask.dtype != query.dtype)
+    if key is not query or value is not query or need_weights or others or masked:
+        return nn.MultiheadAttention.forward(
+            layer, query, key, value, need_weights=need_weights, attn_mask=attn_mask, **others
+        )
+    parts = nn.functional.linear(query, layer.in_proj_weight, layer.in_proj_bias).chunk(3, dim=-1)
+    bias = None if attn_mask is None else attn_mask[None, None]
+    attended = torch.onnx.ops.symbolic(
+        "com.microsoft::MultiHeadAttention",
+        (*parts, None, None, bias),
+        {"num_heads": layer.num_heads},
+        dtype=query.dtype,
+        shape=query.shape,
+    )
+    return layer.out_proj(attended), None
 
 
 # what works on each token alone: elementwise, or along the last axis
@@ -371,31 +425,6 @@ def _measured(encoder: TorchEncoder, exported: OnnxEncoder) -> dict[str, float]:
             f"{encoder.name} does not bear int8 (cosine {cosine:.3f} to float32): use dtype float32"
         )
     return {"difference": difference, "cosine": cosine}
-
-
-def _same_tokenizer(encoder: TorchEncoder) -> PortableTokenizer | None:
-    """Return the tokenizer without its library where it gives the same tokens for odd texts, else
-    None.
-    """
-    portable = encoder.towers.portable()
-    if portable is None:
-        return None
-    reader = TextReader(portable)
-    same = all(
-        _equal(encoder.tokenize(texts), reader.tokenize(texts))
-        for texts in ([text] for text in _ODD_TEXTS)
-    )
-    return (
-        portable
-        if same and _equal(encoder.tokenize(_ODD_TEXTS), reader.tokenize(_ODD_TEXTS))
-        else None
-    )
-
-
-def _equal(theirs: Any, ours: dict[str, Any]) -> bool:
-    return set(theirs) == set(ours) and all(
-        np.array_equal(theirs[name].numpy(), ours[name]) for name in ours
-    )
 
 
 @contextmanager

@@ -118,6 +118,24 @@ class TextReader:
         return ids
 
 
+def gives_equal_tokens(
+    portable: PortableTokenizer,
+    tokenize: Callable[[Sequence[str]], Mapping[str, Any]],
+    texts: Sequence[str],
+) -> bool:
+    """Return whether a tokenizer without its library gives what ``tokenize`` gives, for each text
+    and for all together.
+    """
+    reader = TextReader(portable)
+    for batch in (texts, *([text] for text in texts)):
+        theirs, ours = tokenize(batch), reader.tokenize(batch)
+        if theirs.keys() != ours.keys():
+            return False
+        if not all(np.array_equal(np.asarray(theirs[name]), ours[name]) for name in ours):
+            return False
+    return True
+
+
 # the files of a tokenizer that native code runs: `tokenizers` the first, sentencepiece the others
 PROGRAMS = ("tokenizer.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 PROBES = (
