@@ -245,8 +245,9 @@ class PlainPhrases(TextReading):
             begin -= 1
         if self._word(begin - 1) in ("camera", "camara"):
             return True
+        doubt = each.ambiguous and not self._is_one_of_cameras(each)
         if self._word(each.last) in words_of("photos"):  # my iPhone photos
-            return not each.ambiguous and self._opens(begin)
+            return not doubt and self._opens(begin)
         if self._word(begin) in ("my", "mi") and self._lists_photos(begin):
             return self._closes(each.last) or self._word(each.last) == "of"
         if self._word(begin - 1) in words_of("camera_leads"):
@@ -257,11 +258,22 @@ class PlainPhrases(TextReading):
         )
         if each.weak == "model" and begin == each.first and self._opens_subject(each):
             return True  # Canon R5 birds
-        if each.ambiguous or begin != each.first or not ends:
+        if doubt or begin != each.first or not ends:
             return False
         if each.weak == "model":
             return self._stands_alone(each)
         return self._opens(begin) or self._is_scene(begin - 1)
+
+    def _is_one_of_cameras(self, each: Candidate) -> bool:
+        """Return whether there is another camera beside a camera: "iPhone or Pixel"."""
+        return any(
+            other.kind == "camera"
+            and (
+                (other.last + 1 == each.first and self._word(other.last) in JOINS)
+                or (each.last + 1 == other.first and self._word(each.last) in JOINS)
+            )
+            for other in self._candidates
+        )
 
     def _is_left_out(self, each: Candidate) -> bool:
         """Return whether a camera is one that did not take the photos, "without" may show none."""

@@ -234,6 +234,16 @@ class TextReading:
             or self._begins(last)
             or self._begins(last + (self._word(last) in ARTICLES))  # Málaga el verano pasado
             or self._begins(self._after_joins(last))
+            or self._is_of_photos_before(last)
+        )
+
+    def _is_of_photos_before(self, last: int) -> bool:
+        """Return whether what follows says of what the photos before a phrase are: "pictures from
+        2011 of the garden".
+        """
+        return self._word(last) in ("of", "de", "del") and any(
+            each.last == last and each.lead and self._word(each.begin - 1) in words_of("photos")
+            for each in self._candidates
         )
 
     def _after_joins(self, index: int) -> int:

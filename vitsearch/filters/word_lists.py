@@ -77,22 +77,28 @@ LISTS: dict[str, Any] = {
     "holidays": {
         "12-25 12-25": comma_words("christmas day, xmas day, dia de navidad"),
         "12-24 12-24": comma_words("christmas eve, xmas eve, nochebuena"),
+        "12-26 12-26": comma_words("boxing day, dia de san esteban"),
+        "12-28 12-28": comma_words("dia de los santos inocentes, dia de los inocentes"),
         "12-24 12-26": comma_words("christmas, xmas, navidad, navidades"),
         "12-31 12-31": comma_words("new year's eve, new years eve, nochevieja, fin de año"),
         "01-01 01-01": comma_words("new year's day, new years day, new year, new years, año nuevo"),
         "01-05 01-06": comma_words("epiphany, reyes, dia de reyes"),
         "02-14 02-14": comma_words("valentine's day, valentines day, valentine's, san valentin"),
-        "03-17 03-17": comma_words("st patrick's day, saint patrick's day"),
+        "03-17 03-17": comma_words("st patrick's day, saint patrick's day, st patricks day"),
         "07-04 07-04": comma_words("independence day"),
         "10-31 10-31": comma_words("halloween"),
+        "11-01 11-01": comma_words("all saints day, all saints' day, dia de todos los santos"),
         "11-01 11-02": comma_words("day of the dead, dia de muertos, dia de los muertos"),
         "easter -2 1": comma_words("easter, easter weekend, pascua"),
         "easter -2 -2": comma_words("good friday, viernes santo"),
+        "easter -7 -7": comma_words("palm sunday, domingo de ramos"),
+        "easter 1 1": comma_words("easter monday, lunes de pascua"),
         "easter 0 0": comma_words("easter sunday, domingo de pascua, domingo de resurreccion"),
         "easter -7 0": comma_words("holy week, semana santa"),
         "thanksgiving 0 0": comma_words("thanksgiving, thanksgiving day, accion de gracias"),
         "thanksgiving 0 3": comma_words("thanksgiving weekend"),
         "thanksgiving 1 1": comma_words("black friday"),
+        "thanksgiving 4 4": comma_words("cyber monday"),
     },
     # hours, from the first to the last
     "day_parts": {
@@ -233,7 +239,8 @@ LISTS: dict[str, Any] = {
         "photos": comma_words(
             """
             photo, photos, picture, pictures, pic, pics, image, images, photograph, photographs,
-            shots, snapshots, foto, fotos, fotografia, fotografias, imagen, imagenes
+            shots, snapshots, foto, fotos, fotografia, fotografias, imagen, imagenes,
+            anything, everything, something, stuff, algo
             """
         ),
         # what happens or is seen at some time and place: "2019 trip", "Lisbon sunset"
@@ -244,8 +251,8 @@ LISTS: dict[str, Any] = {
             birthday, party, parties, weekend, visit, tour, travel, memories, reunion, graduation,
             concert, festival, carnival, marathon, mountains, market, park, harbour, harbor,
             river, coast, old town, downtown, airport, hike, hiking, camping, picnic, barbecue,
-            snow, family, friends, screenshots, videos, selfies, summer, christmas, playa, playas,
-            calle, calles, atardecer, atardeceres, amanecer, noche, viaje, viajes, vacaciones,
+            snow, family, friends, screenshots, video, videos, selfies, summer, christmas, playa,
+            playas, calle, calles, atardecer, atardeceres, amanecer, noche, viaje, viajes, vacaciones,
             boda, bodas, cumpleaños, fiesta, fiestas, excursion, paseo, visita, luna de miel,
             concierto, montaña, montañas, mercado, parque, puerto, rio, costa, familia, amigos,
             nieve, acampada

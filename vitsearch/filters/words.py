@@ -104,8 +104,10 @@ def picture_words(text: str, phrases: Sequence[Phrase]) -> str:
         _trimmed(text[start:end], left=start > 0, right=end < len(text))
         for start, end in zip(starts, ends, strict=True)
     ]
-    rest = " ".join(" ".join(pieces).split())
-    left, asking = {*plain_name(rest).split()}, words_of("photos") | words_of("requests")
+    asking = words_of("photos") | words_of("requests")
+    showing = [each for each in pieces if not {*plain_name(each).split()} <= asking]
+    rest = " ".join(" ".join(showing).split())
+    left = {*plain_name(rest).split()}
     return "" if left <= asking | words_of("fillers") and (left & asking or not left) else rest
 
 
@@ -163,6 +165,22 @@ def _trimmed(text: str, *, left: bool, right: bool) -> str:
 # -- The kinds of files that a query may name: screenshots, videos, panoramas ----------------------
 
 
+def _of_format(name: str, form: str) -> dict[str, Any]:
+    """Return the kind of files of a format, whose name nothing else has."""
+    return {
+        "kind": "file",
+        "title": f"{name} files",
+        "stems": comma_words("jpg, jpeg" if name == "JPEG" else form[:3]),
+        "forms": [
+            rf"{form}s",
+            rf"{form} (?:files|PHOTOS)",
+            rf"(?:archivos|fotos|imagenes) (?:en )?{form}",
+            rf"START{form}(?= (?:from|of|de|in|en|last|this|\d)|END)",
+        ],
+        "format": name,
+    }
+
+
 # Each has regular expressions over a query in lower case without accents, read only where it has
 # one of the ``stems``, and a filter. START and END are those of the query, PHOTOS words for photos.
 FILE_KINDS: list[dict[str, Any]] = [
@@ -218,38 +236,17 @@ FILE_KINDS: list[dict[str, Any]] = [
         ],
         "format": "GIF",
     },
-    {
-        "kind": "file",
-        "title": "PNG files",
-        "stems": comma_words("png"),
-        "forms": [
-            r"pngs",
-            r"png (?:files|PHOTOS)",
-            r"archivos png",
-        ],
-        "format": "PNG",
-    },
-    {
-        "kind": "file",
-        "title": "JPEG files",
-        "stems": comma_words("jpg, jpeg"),
-        "forms": [
-            r"jpe?gs",
-            r"jpe?g (?:files|PHOTOS)",
-            r"archivos jpe?g",
-        ],
-        "format": "JPEG",
-    },
-    {
-        "kind": "file",
-        "title": "HEIC files",
-        "stems": comma_words("hei"),
-        "forms": [
-            r"hei[cf] (?:files|PHOTOS)",
-            r"archivos hei[cf]",
-        ],
-        "format": "HEIC",
-    },
+    *(
+        _of_format(name, form)
+        for name, form in {
+            "PNG": "png",
+            "JPEG": "jpe?g",
+            "HEIC": "hei[cf]",
+            "WebP": "webp",
+            "AVIF": "avif",
+            "TIFF": "tiff?",
+        }.items()
+    ),
     {
         "kind": "shape",
         "title": "panoramas",
