@@ -252,9 +252,9 @@ LISTS: dict[str, Any] = {
             concert, festival, carnival, marathon, mountains, market, park, harbour, harbor,
             river, coast, old town, downtown, airport, hike, hiking, camping, picnic, barbecue,
             snow, family, friends, screenshots, video, videos, selfies, summer, christmas, playa,
-            playas, calle, calles, atardecer, atardeceres, amanecer, noche, viaje, viajes, vacaciones,
-            boda, bodas, cumpleaños, fiesta, fiestas, excursion, paseo, visita, luna de miel,
-            concierto, montaña, montañas, mercado, parque, puerto, rio, costa, familia, amigos,
+            playas, calle, calles, atardecer, atardeceres, amanecer, noche, viaje, viajes,
+            vacaciones, boda, bodas, cumpleaños, fiesta, fiestas, excursion, paseo, visita,
+            luna de miel, concierto, montaña, montañas, mercado, parque, puerto, rio, costa, familia, amigos,
             nieve, acampada
             """
         ),
