@@ -254,8 +254,8 @@ LISTS: dict[str, Any] = {
             snow, family, friends, screenshots, video, videos, selfies, summer, christmas, playa,
             playas, calle, calles, atardecer, atardeceres, amanecer, noche, viaje, viajes,
             vacaciones, boda, bodas, cumpleaños, fiesta, fiestas, excursion, paseo, visita,
-            luna de miel, concierto, montaña, montañas, mercado, parque, puerto, rio, costa, familia, amigos,
-            nieve, acampada
+            luna de miel, concierto, montaña, montañas, mercado, parque, puerto, rio, costa,
+            familia, amigos, nieve, acampada
             """
         ),
         # what has a year or a place of its own: "a poster from 1984", "Windows 2000"
