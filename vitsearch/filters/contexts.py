@@ -267,11 +267,7 @@ class PlainPhrases(TextReading):
     def _is_one_of_cameras(self, each: Candidate) -> bool:
         """Return whether there is another camera beside a camera: "iPhone or Pixel"."""
         return any(
-            other.kind == "camera"
-            and (
-                (other.last + 1 == each.first and self._word(other.last) in JOINS)
-                or (each.last + 1 == other.first and self._word(each.last) in JOINS)
-            )
+            other.kind == "camera" and (self._joined(other, each) or self._joined(each, other))
             for other in self._candidates
         )
 
@@ -307,14 +303,18 @@ class PlainPhrases(TextReading):
         """
         for at in range(len(candidates) - 1):
             first, second = candidates[at : at + 2]
-            joined = second.begin == first.last + 1 and self._word(first.last) in JOINS
             either_side = self._word(first.last) in ("or", "o") and (
                 first.kind.startswith("when") and second.kind.startswith("when")
             )
-            if joined and (either_side or first.weak == second.weak == "place"):
+            if self._joined(first, second) and (
+                either_side or first.weak == second.weak == "place"
+            ):
                 phrase = replace(second.phrase, kind=first.phrase.kind)
                 candidates[at + 1] = replace(second, phrase=phrase)
         return candidates
+
+    def _joined(self, first: Candidate, second: Candidate) -> bool:
+        return second.begin == first.last + 1 and self._word(first.last) in JOINS
 
     def _files_not_wanted(self, candidates: list[Candidate]) -> list[Candidate]:
         """Return candidates, files that are turned round and where or when they are from as one:

@@ -151,7 +151,7 @@ def _from_snapshot(
         nearest = _nearest_selected(snapshot, queries, reach, selection)
     proposals = []
     for ids, query in zip(nearest, queries, strict=True):
-        left = ids[~is_among(ids, newer)] if selection is None and len(newer) else ids
+        left = ids if selection is not None else ids[~is_among(ids, newer)]
         positions, rows = _best(snapshot, snapshot.positions(left), query, count)
         more = len(positions) < len(left) or len(ids) < available
         proposals.append(_proposal(snapshot, positions, rows, more))
