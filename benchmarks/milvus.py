@@ -78,9 +78,8 @@ def row(number: int) -> ShardRow:
             "camera": f"Camera {number % 30}",
         },
     )
-    return ShardRow(
-        photo_id(path), path, 10, 0, hashlib.blake2b(path.encode(), digest_size=16).digest(), info
-    )
+    digest = hashlib.blake2b(path.encode(), digest_size=16).digest()
+    return ShardRow(photo_id(path), path, 10, 0, digest, info, "cat", 0.5)
 
 
 def exact(rows: np.ndarray, queries: Vectors) -> list[set[str]]:

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from helpers.indexes import build, clustered
 from vitsearch.arrays import cosine_scores, unit_rows
+from vitsearch.index import recall
 from vitsearch.index.backends import rough_scores
 from vitsearch.index.candidates import UnindexedVectors, candidates_for
-from vitsearch.index.recall import make_sample, tune
+from vitsearch.index.recall import fastest, make_sample, try_recipes, tune
 from vitsearch.index.recipe import Recipe, load_recipe
 from vitsearch.index.snapshot import open_snapshot
 
@@ -58,3 +59,17 @@ def test_tuning_reaches_the_recall_for_each_kind_and_a_filter_keeps_it(tmp_path:
             assert np.isin(source.ids, allowed).all()
             shares.append(np.isin(best, source.ids).mean())
         assert np.mean(shares) >= 0.85
+
+
+def test_a_trial_adds_what_a_search_reads_of_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recall, "_query_ms", lambda *_: 1.0)
+    vectors, _ = clustered(3_000)
+    recipes = [load_recipe(name) for name in ("flat", "pq-fastscan", "ivf-sq8")]
+    for count, names in ((3_000, None), (10_000_000, ["pq-fastscan", "ivf-sq8", "flat"])):
+        trials = try_recipes(vectors, vectors[:40].astype(np.float32), recipes, count=count)
+        times = {trial.recipe.name: trial.query_ms for trial in trials}
+        if names is None:
+            assert set(times.values()) == {1.0}
+        else:
+            assert sorted(times, key=times.__getitem__) == names
+            assert fastest(trials, 0.0).recipe.name == "pq-fastscan"

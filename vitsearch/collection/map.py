@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.arrays import Halves, Ids, Vectors, unit_rows
+from vitsearch.arrays import Halves, Ids, Vectors
 from vitsearch.collection import Collection
 from vitsearch.collection.backend import is_large
+from vitsearch.index.backends import unit_widened
 from vitsearch.records import atomic_file
 
 Positions = NDArray[np.float32]
@@ -69,15 +70,18 @@ def current_map(collection: Collection) -> PhotoMap:
         ids = np.concatenate([np.empty(0, dtype=np.int64), *batches])
         if moments := store.moments():  # a video is where its first moment is
             ids = ids[~np.isin(ids, [*moments])]
-        known = _known(stored, ids)
+        known, rows = _known(stored, ids), None
         if known is None:
             # a sample is laid out anew after each push, so with fewer
-            limit = LANDMARKS // 2 if is_large(store) else LANDMARKS
+            limit = LANDMARKS // 3 if is_large(store) else LANDMARKS
             landmarks, drawn = _spaced(ids, limit), len(ids)
-            placed = lay_out(_rows_of(collection, landmarks))
+            rows = _rows_of(collection, landmarks)
+            placed = lay_out(rows)
         else:
             landmarks, placed, drawn = known
-        positions = _all_positions(collection, ids, landmarks, placed)
+            if len(landmarks) < len(ids):
+                rows = _rows_of(collection, _spaced(landmarks))
+        positions = _all_positions(collection, ids, landmarks, placed, rows)
     photo_map = PhotoMap(ids, positions, generation, fingerprint, drawn, state)
     write_map(file, photo_map)
     return photo_map
@@ -116,25 +120,26 @@ def _rows_of(collection: Collection, ids: Ids) -> Vectors:
     for batch, halves in _batches(collection):
         chosen = np.isin(batch, ids)
         if chosen.any():
-            rows.append(unit_rows(halves[chosen]))
+            rows.append(unit_widened(halves[chosen]))
     return np.concatenate(rows)
 
 
 def _all_positions(
-    collection: Collection, ids: Ids, placed_ids: Ids, placed: Positions
+    collection: Collection, ids: Ids, placed_ids: Ids, placed: Positions, rows: Vectors | None
 ) -> Positions:
-    """Return the positions of all ids: those placed already, and every other one among them."""
+    """Return the positions of all ids: those placed already, and every other one among them.
+
+    ``rows`` are those of the placed ids that are `_spaced`; None where there are no others.
+    """
     result = np.full((len(ids), 2), 0.5, dtype=np.float32)
     result[np.searchsorted(ids, placed_ids)] = placed
-    if len(placed_ids) == len(ids):
+    if len(placed_ids) == len(ids) or rows is None:
         return result
-    landmarks = _spaced(placed_ids)
-    rows = _rows_of(collection, landmarks)
-    anchors = placed[np.searchsorted(placed_ids, landmarks)]
+    anchors = placed[np.searchsorted(placed_ids, _spaced(placed_ids))]
     for batch, halves in _batches(collection):
         new = ~np.isin(batch, placed_ids) & np.isin(batch, ids)
         if new.any():
-            positions = _interpolated(unit_rows(halves[new]), rows, anchors)
+            positions = _interpolated(unit_widened(halves[new]), rows, anchors)
             result[np.searchsorted(ids, batch[new])] = positions
     return result
 

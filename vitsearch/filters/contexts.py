@@ -43,6 +43,8 @@ class PlainPhrases(TextReading):
         if _LAST_FEW.match(text) and after in ("of", "de", "del"):
             return self._word(each.last + 1) in words_of("photos")  # last 3 days of school
         if re.match(r"last |past |this |previous ", text):
+            if after == "of" and self._is_of_photos_before(each.last):
+                return self._is_subject_of(each.last)
             return after not in ("of", "tonight", "standing", "minute")
         if text in ("today", "tonight", "yesterday", "hoy", "ayer"):
             titles = words_of("titles")
@@ -56,6 +58,11 @@ class PlainPhrases(TextReading):
         if _BRIEF.fullmatch(text) and before in words_of("things"):
             return False  # version 10.14.18
         return before not in ("happy", "merry", "feliz", "prospero")
+
+    def _is_subject_of(self, of: int) -> bool:
+        """Return whether what follows "of" is seen, and no time: of the baby, not of school."""
+        owned = self._word(of + 1) in ARTICLES | words_of("ours")
+        return owned and not self._is_scene(of + 2) and not self._begins(of + 1)
 
     def _plain_season(self, each: Candidate) -> bool:
         words, after = self._words[each.first : each.last], self._word(each.last)
@@ -207,8 +214,7 @@ class PlainPhrases(TextReading):
 
     def _plain_place(self, each: Candidate) -> bool:
         closed, before = self._closes(each.last), self._before(each.begin)
-        initials = [self._text[start] for start, _ in self._tokens]
-        capital = initials[each.first].isupper() and any(map(str.islower, initials))
+        capital = self._is_capital(each)
         beside = any(
             other.weak == "place" and other.last == each.begin for other in self._candidates
         )
@@ -237,15 +243,24 @@ class PlainPhrases(TextReading):
         is_near = self._word(each.begin - 1) == "outside"  # outside Lisbon
         return not is_near and (opens_trip or self._beside_picture(each))  # 2018 Portugal trams
 
+    def _is_capital(self, each: Candidate) -> bool:
+        """Return whether this begins with a capital letter, and not every word does."""
+        initials = [self._text[start] for start, _ in self._tokens]
+        return initials[each.first].isupper() and any(map(str.islower, initials))
+
     def _plain_camera(self, each: Candidate) -> bool:
         if self._is_left_out(each):
             return not each.ambiguous
         begin = each.first
         if self._word(begin - 1) in words_of("possessives"):
             begin -= 1
-        if self._word(begin - 1) in ("camera", "camara"):
+        before = self._word(begin - 1)
+        one_of = self._is_one_of_cameras(each)
+        if before in ("camera", "camara") or (
+            one_of and before in JOINS and self._closes(each.last)
+        ):
             return True
-        doubt = each.ambiguous and not self._is_one_of_cameras(each)
+        doubt = each.ambiguous and not one_of
         if self._word(each.last) in words_of("photos"):  # my iPhone photos
             return not doubt and self._opens(begin)
         if self._word(begin) in ("my", "mi") and self._lists_photos(begin):
@@ -293,6 +308,11 @@ class PlainPhrases(TextReading):
             return False  # someone with an iPhone
         if each.weak == "model" and owner in words_of("possessives"):
             return True  # birds with the Canon EOS R5
+        if owner in words_of("possessives") and self._is_capital(each):
+            if self._word(begin - 1) in words_of("photos"):
+                return True  # fotos con la Canon
+            if self._word(0) in words_of("made"):
+                return True  # taken in Berlin with my Pixel
         return not each.ambiguous and self._of_photos(begin)
 
     # -- phrases beside each other ---------------------------------------------------------------
@@ -314,7 +334,8 @@ class PlainPhrases(TextReading):
         return candidates
 
     def _joined(self, first: Candidate, second: Candidate) -> bool:
-        return second.begin == first.last + 1 and self._word(first.last) in JOINS
+        begin = second.begin - (self._word(second.begin - 1) in ARTICLES)  # or the Canon
+        return begin == first.last + 1 and self._word(first.last) in JOINS
 
     def _files_not_wanted(self, candidates: list[Candidate]) -> list[Candidate]:
         """Return candidates, files that are turned round and where or when they are from as one:

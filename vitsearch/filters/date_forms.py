@@ -48,6 +48,7 @@ from vitsearch.filters.date_readers import (
     read_season,
     read_seasons_ago,
     read_week,
+    read_weekday,
     read_weekday_part,
     read_year,
     read_years,
@@ -57,8 +58,9 @@ from vitsearch.filters.word_lists import LISTS, UNITS, date_words, either
 YEAR = r"(?:19|20)\d\d"
 WORD_START = r"(?:(?<![\w.:/#$€£-])|(?<=mid-)|(?<=early-)|(?<=late-)|(?<=pre-)|(?<=post-))"
 WORD_END = r"(?![\w/:%€£$]|[-.,']\w)"
-NO_NOUN = (  # árbol de Navidad is a tree
+NO_NOUN = (  # árbol de Navidad is a tree, lunar new year not the first of January
     r"(?:(?<!\w de )|(?<=fotos de )|(?<=videos de )|(?<=antes de )|(?<=despues de ))"
+    r"(?<!lunar )(?<!chinese )(?<!vietnamese )(?<!korean )(?<!jewish )(?<!persian )(?<!thai )"
 )
 OF = r"(?:,? |,? of |,? in |,? de |,? del |,? en )"
 
@@ -107,7 +109,8 @@ def _hint() -> re.Pattern[str]:
         r"|\b(?:last|this|past|previous|ago|today|tonight|yesterday|hoy"
         rf"|ayer|anteayer|anoche|hace|since|desde|los \d0|est[ea]|pasad[oa]s?|antepasad[oa]"
         rf"|ultim[oa]s?"
-        rf"|older|{either(date_words()['decade'])})\b"
+        rf"|older|{either(date_words()['decade'])}"
+        rf"|(?:from|on|del) {either(date_words()['weekday'])})\b"
     )
 
 
@@ -134,6 +137,10 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
     month, season = either(known["dated"]), either(known["season"])
     holiday, unit = either(known["holiday"]), either(UNITS)
     weekday = either(known["weekday"])
+    leads = [
+        f"{word} {lead} " for word in LISTS["lists"]["photos"] for lead in ("from", "on", "del")
+    ]
+    from_day = "|".join(f"(?<={lead})" for lead in leads)
     clear = either(known["month"].keys() - {*LISTS["months"]["two_meanings"]})
     # after last, this
     recent = f"{either(known['month'])}|{season}|{holiday}|{weekday}|{unit}"
@@ -257,6 +264,12 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
                 rf"(?P<d>\d\d?){ordinal}(?: of| de)? (?P<month>{month})",
                 rf"(?P<month>{month}) (?:the )?(?P<d>\d\d?){ordinal}",
             )
+        ),
+        (
+            _stems("weekday"),
+            rf"(?:{from_day})(?P<what>{weekday})(?: (?P<part>{part}))?"
+            "(?! de (?:ramos|pascua|resurreccion|carnaval))",
+            read_weekday,
         ),
         ((" before last",), rf"(?P<what>{recent}) before last", read_before_last),
         (("antepasad",), rf"(?P<what>{recent}) antepasad[oa]", read_before_last),

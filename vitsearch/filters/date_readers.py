@@ -56,6 +56,12 @@ def read_begun(match: re.Match[str], today: date) -> Period | None:
     return latest_of(rule, today, over=False) if rule else None
 
 
+def read_weekday(match: re.Match[str], today: date) -> Period:
+    """Read ``photos from Tuesday``, ``photos from Friday night``: the latest one before today."""
+    moment = today - timedelta(days=_days_since(match["what"], today))
+    return part_of(moment, match["part"]) if match["part"] else day(moment)
+
+
 def read_begun_day(match: re.Match[str], today: date) -> Period | None:
     """Read ``since April 3``: the latest one that has begun."""
     month, number = date_words()["dated"][match["month"]], int(match["d"])
@@ -322,11 +328,11 @@ def day_before(unit: str, today: date, count: int) -> date:
 
 RELATIVE: set[Reader] = {
     read_recent, read_begun, read_begun_day, read_latest, read_before_last, read_day_part,
-    read_weekday_part, read_named_day, read_ago, read_seasons_ago, read_last_n, read_of_past_year,
-    read_same_time,
+    read_weekday, read_weekday_part, read_named_day, read_ago, read_seasons_ago, read_last_n,
+    read_of_past_year, read_same_time,
 }  # fmt: skip
 FORMS: dict[Reader, str] = {
     read_year: "year", read_season: "season", read_quarter: "season",
     read_month_number: "season", read_half: "season", read_week: "season",
-    read_day_part: "season", read_decade: "decade",
+    read_day_part: "season", read_decade: "decade", read_weekday: "season",
 }  # fmt: skip

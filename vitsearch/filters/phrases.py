@@ -414,7 +414,9 @@ def _file_kind(number: int) -> tuple[re.Pattern[str], Filter]:
     """Return the form and the filter of one of the kinds of files."""
     entry = FILE_KINDS[number]
     photos = "(?:" + "|".join(sorted(words_of("photos"), key=len, reverse=True)) + ")"
+    after = "(?:" + "|".join(f"(?<={word} )" for word in sorted(words_of("photos"))) + ")"
     form = "|".join(f"(?:{form})" for form in entry["forms"]).replace("PHOTOS", photos)
+    form = form.replace("AFTER", after)
     form = form.replace("START", r"(?<!.)").replace("END", r"\s*$")
     suffixes = (each.suffixes for each in (*FORMATS, VIDEO) if each.name == entry.get("format"))
     names = [f"path like '%.{suffix}'" for suffix in next(suffixes, ())]

@@ -91,6 +91,8 @@ class TextReading:
         """
         at = first - 1 if first and self._words[first - 1] in ARTICLES else first
         lead = LEADS.get(self._words[at - 1], "") if at else ""
+        if lead == "unit" and self._word(at - 2) == "new":  # lunar new year 2020
+            return first, ""
         is_unit_of = (self._word(at - 2), self._word(at - 1)) in UNITS_OF
         is_day = self._word(at - 1) == "dia" and len(self._words[at]) < 3  # el día 3 de mayo
         if lead == "unit" or is_unit_of or is_day:
@@ -233,7 +235,8 @@ class TextReading:
             or self._word(last) in words_of("connectors")
             or self._begins(last)
             or self._begins(last + (self._word(last) in ARTICLES))  # Málaga el verano pasado
-            or self._begins(self._after_joins(last))
+            or self._begins(after := self._after_joins(last))
+            or self._begins(after + (self._word(after) in ARTICLES))  # or the Pixel
             or self._is_of_photos_before(last)
         )
 
@@ -265,7 +268,8 @@ class TextReading:
         return "" if self._opens(begin) else self._word(begin - 1)
 
     def _lists_photos(self, begin: int) -> bool:
-        return any(word in words_of("photos") for word in self._words[:begin])
+        listed = words_of("photos") | words_of("anything")
+        return any(word in listed for word in self._words[:begin])
 
     def _is_scene(self, index: int) -> bool:
         return self._word(index) in words_of("scenes") | words_of("photos")
@@ -285,7 +289,7 @@ class TextReading:
         after_quote = "\0" in self._plain[: self._tokens[each.begin][0]].rstrip()[-1:]
         return (
             before not in part_of_other
-            and before not in LEADS
+            and (before not in LEADS or self._word(each.begin - 2) == "new")  # lunar new year 2020
             and not has_digit(before)
             and not after_quote
         )

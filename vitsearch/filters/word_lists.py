@@ -239,10 +239,11 @@ LISTS: dict[str, Any] = {
         "photos": comma_words(
             """
             photo, photos, picture, pictures, pic, pics, image, images, photograph, photographs,
-            shots, snapshots, foto, fotos, fotografia, fotografias, imagen, imagenes,
-            anything, everything, something, stuff, algo
+            shots, snapshots, foto, fotos, fotografia, fotografias, imagen, imagenes
             """
         ),
+        # before a time or a place these say no more: "anything from Berlin"
+        "anything": comma_words("anything, everything, something, stuff, algo"),
         # what happens or is seen at some time and place: "2019 trip", "Lisbon sunset"
         "scenes": comma_words(
             """
@@ -382,8 +383,8 @@ LISTS: dict[str, Any] = {
         # a request for all: "show me all my photos"
         "requests": comma_words(
             """
-            all, show, find, search, anything, todas, todos, todo, everything, muestrame, busca,
-            ver, please, things, stuff, photographed, filmed, fotografie, filme, only, solo
+            all, show, find, search, todas, todos, todo, muestrame, busca, ver, please, things,
+            photographed, filmed, fotografie, filme, only, solo
             """
         ),
         # between a camera and what comes before it: "taken with my"

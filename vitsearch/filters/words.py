@@ -104,7 +104,7 @@ def picture_words(text: str, phrases: Sequence[Phrase]) -> str:
         _trimmed(text[start:end], left=start > 0, right=end < len(text))
         for start, end in zip(starts, ends, strict=True)
     ]
-    asking = words_of("photos") | words_of("requests")
+    asking = words_of("photos") | words_of("anything") | words_of("requests")
     showing = [each for each in pieces if not {*plain_name(each).split()} <= asking]
     rest = " ".join(" ".join(showing).split())
     left = {*plain_name(rest).split()}
@@ -150,11 +150,11 @@ def _trimmed(text: str, *, left: bool, right: bool) -> str:
     while left or right:
         before = text
         if left:
-            text = text.lstrip(" ,;|&–—.:)")
+            text = re.sub(r"^-+ ", "", text.lstrip(" ,;|&–—.:)"))
             first, _, rest = text.partition(" ")
             text = rest if plain(first) in words_of("left_edges") else text
         if right:
-            text = text.rstrip(" ,;|&–—:(")
+            text = re.sub(r" -+$", "", text.rstrip(" ,;|&–—:("))
             rest, _, last = text.rpartition(" ")
             text = rest if plain(last) in words_of("edges") else text
         if text == before:
@@ -181,8 +181,14 @@ def _of_format(name: str, form: str) -> dict[str, Any]:
     }
 
 
+_PLACE = (
+    r"(?:an? |any |la )?(?:gps|geotags?|locations?|places?|coordinates|coordenadas|ubicacion|lugar)"
+    r"(?: data| coordinates| information)?"
+)
+
 # Each has regular expressions over a query in lower case without accents, read only where it has
-# one of the ``stems``, and a filter. START and END are those of the query, PHOTOS words for photos.
+# one of the ``stems``, and a filter. START and END are those of the query, PHOTOS words for photos,
+# AFTER stands behind such a word.
 FILE_KINDS: list[dict[str, Any]] = [
     {
         "kind": "file",
@@ -301,5 +307,29 @@ FILE_KINDS: list[dict[str, Any]] = [
             r"(?:fotos|imagenes) cuadradas",
         ],
         "where": "aspect between 0.98 and 1.02",
+    },
+    {
+        "kind": "fact",
+        "title": "without a place",
+        "stems": comma_words("gps, locat, geotag, place, coord, ubica, lugar"),
+        "forms": [rf"AFTER(?:without|with no|sin) {_PLACE}(?=END)"],
+        "where": "latitude is null",
+    },
+    {
+        "kind": "fact",
+        "title": "with a place",
+        "stems": comma_words("gps, locat, geotag, coord, ubica"),
+        "forms": [rf"AFTER(?:with|that have|con|que tienen) {_PLACE}(?=END)", "geotagged PHOTOS"],
+        "where": "latitude is not null",
+    },
+    {
+        "kind": "fact",
+        "title": "without a date",
+        "stems": comma_words("date, fecha"),
+        "forms": [
+            r"AFTER(?:without|with no|sin) (?:an? |any )?(?:dates?|fecha)(?=END)",
+            "undated PHOTOS",
+        ],
+        "where": "taken_at is null",
     },
 ]

@@ -141,7 +141,9 @@ def tune(snapshot: IndexSnapshot, sample: Sample, recall: float) -> tuple[Recipe
     cheapest = (np.inf, best)
     few, last = _few_of(sample), None
     for tried, index in _efforts(snapshot, snapshot.recipe):
-        costs = {each: _cost(snapshot, tried, each) for each in _overfetches(snapshot)}
+        costs = {
+            each: _cost(tried, len(snapshot), snapshot.dim, each) for each in _overfetches(snapshot)
+        }
         worth = [each for each, cost in costs.items() if cost < cheapest[0]]
         if not worth:
             break  # a greater effort costs more
@@ -232,10 +234,11 @@ def _overfetches(snapshot: IndexSnapshot) -> list[int]:
     return [each for each in (*OVERFETCHES, snapshot.recipe.overfetch) if each <= limit]
 
 
-def _cost(snapshot: IndexSnapshot, recipe: Recipe, overfetch: int) -> float:
-    """Return the seconds that a search is predicted to take beyond what all searches take."""
-    count, dim, search = len(snapshot), snapshot.dim, recipe.search
-    scanned = float(count)
+def _cost(recipe: Recipe, count: int, dim: int, overfetch: int) -> float:
+    """Return the seconds that a search among so many rows is predicted to take beyond what all
+    searches take.
+    """
+    search, scanned = recipe.search, float(count)
     if "nprobe" in search:
         lists = auto_lists(count) if recipe.lists == "auto" else int(recipe.lists or 1)
         scanned *= min(1.0, search["nprobe"] / lists)
@@ -282,7 +285,10 @@ def _efforts(snapshot: IndexSnapshot, recipe: Recipe) -> Iterator[tuple[Recipe, 
 @dataclass(frozen=True, slots=True)
 class Trial:
     """What a recipe did on a sample of the vectors, tuned: the recalls of photos and of words, the
-    milliseconds of a search (of an exact one among all vectors), and the bytes of a vector.
+    milliseconds of a search, and the bytes of a vector.
+
+    A search reads more rows of all vectors than of the sample; what these take is added, by the
+    speed at which the recipe is known to read them.
     """
 
     recipe: Recipe
@@ -318,9 +324,15 @@ def try_recipes(
             keep_tuning(folder, snapshot, tuned, measured, requested=recipe)
             milliseconds = _query_ms(open_snapshot(folder), sample.queries)
             del snapshot
-        scale = count / len(vectors) if recipe.is_exact else 1.0
+        if recipe.is_exact:
+            milliseconds *= count / len(vectors)
+        else:
+            here, among_all = (
+                _cost(tuned, rows, dim, tuned.overfetch) for rows in (len(vectors), count)
+            )
+            milliseconds += 1000 * (among_all - here)
         size = bytes_per_vector(recipe, dim) + ID_BYTES
-        trials.append(Trial(tuned, measured.photos, measured.texts, milliseconds * scale, size))
+        trials.append(Trial(tuned, measured.photos, measured.texts, milliseconds, size))
     return trials
 
 

@@ -4,6 +4,7 @@ large collection as a whole, numbers counted by the server and samples of its ro
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vitsearch.errors import CollectionError, needing
@@ -42,7 +43,8 @@ LARGE = 200_000  # rows; what takes them all is answered from a sample of more
 SAMPLE = 10_000  # rows
 MAX_ID = 2**63 - 1
 LAST_YEAR = 9999
-COUNTING = 4  # counts that the server is asked for at a time
+ASKING = 4  # questions that the server is asked at a time
+PARTS = 8  # of a sample, each small enough for one answer
 
 
 class Sample(NamedTuple):
@@ -67,13 +69,17 @@ def sample(
 ) -> Sample:
     """Return about ``size`` of the rows that match a condition, in order of id; all of fewer."""
     total = connection.count(condition)
-    bound = f"id < {int(MAX_ID * (size / total))}" if total > size else ""
-    rows: list[dict[str, Any]] = []
-    for page in connection.pages(columns, both(condition, bound)):
-        rows += page
-        if bound and len(rows) >= 2 * size:  # ids that are not evenly spread
-            break
-    return Sample(rows, total)
+    if total <= size:
+        return Sample([row for page in connection.pages(columns, condition) for row in page], total)
+    bounds = [int(MAX_ID * (size / total) * part / PARTS) for part in range(PARTS + 1)]
+
+    def between(low: int, high: int) -> list[dict[str, Any]]:
+        within = both(condition, f"id >= {low} and id < {high}")
+        return connection.at_most(2 * size // PARTS, columns, within)  # ids may lie unevenly
+
+    with ThreadPoolExecutor(ASKING) as threads:
+        parts = [*threads.map(between, bounds, bounds[1:])]
+    return Sample(sorted((row for part in parts for row in part), key=itemgetter("id")), total)
 
 
 def last_ids(connection: "Connection", count: int, condition: str = "") -> list[int]:
@@ -104,7 +110,7 @@ def count_months(connection: "Connection", condition: str = "") -> list[tuple[st
 
     total = connection.count(condition)
     years = _counts(connection, condition, "year", 0, LAST_YEAR)
-    with ThreadPoolExecutor(COUNTING) as threads:
+    with ThreadPoolExecutor(ASKING) as threads:
         counts = [each for part in threads.map(months_of, years, years.values()) for each in part]
     undated = total - sum(years.values())
     return sorted([*counts, ("", undated)] if undated > 0 else counts, reverse=True)

@@ -352,7 +352,8 @@ def _stored(row: dict[str, Any]) -> StoredRow:
 
 
 def _raw(row: dict[str, Any]) -> bytes:
-    return np.asarray(row["vector"], dtype="<f2").tobytes()
+    # half the time of a list that becomes float16 at once
+    return np.asarray(row["vector"], dtype=np.float32).astype("<f2").tobytes()
 
 
 def build_params(index_type: str, rows: int) -> dict[str, int]:
