@@ -33,7 +33,7 @@ REPULSIONS = 5  # for each attraction
 MAX_STEP = 4.0
 AROUND = 0.1  # the largest distance of a photo from the landmark most like it
 STALE = 0.2  # the share of new photos from which the map is drawn anew
-BLOCK = 512  # rows compared with all others at a time
+BLOCK = 512  # rows that stay in the processor's cache while they are compared with others
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,8 +92,11 @@ def _batches(collection: Collection) -> Iterator[tuple[Ids, Halves]]:
     store = collection.store
     if not is_large(store):
         yield from store.vector_batches()
-    elif rows := store.sampled_rows():
-        yield np.array([row[0] for row in rows]), store.halves([row[2] for row in rows])
+        return
+    rows = store.sampled_rows()
+    for start in range(0, len(rows), BLOCK):
+        part = rows[start : start + BLOCK]
+        yield np.array([row[0] for row in part]), store.halves([row[2] for row in part])
 
 
 def _known(stored: PhotoMap | None, ids: Ids) -> tuple[Ids, Positions, int] | None:

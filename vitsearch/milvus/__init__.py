@@ -40,7 +40,7 @@ def connect(uri: MilvusUri, *, consistency: str = "Strong") -> "Connection":
 
 
 LARGE = 200_000  # rows; what takes them all is answered from a sample of more
-SAMPLE = 10_000  # rows
+SAMPLE = 8_000  # rows
 MAX_ID = 2**63 - 1
 LAST_YEAR = 9999
 ASKING = 4  # questions that the server is asked at a time
