@@ -565,3 +565,25 @@ def test_index_gives_way_to_other_programs(command: str, least: int) -> None:
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment())
     before, after = (int(number) for number in done.stdout.split())
     assert after == max(before, least)
+
+
+def test_ctrl_c_while_indexing_is_prepared_ends_in_order() -> None:
+    code = """
+import sys
+import vitsearch.collection.runs as runs
+from vitsearch.__main__ import main
+def stop():
+    raise KeyboardInterrupt
+runs.yield_processor, sys.argv = stop, ["vitsearch", "index", "photos"]
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True)
+    assert (ended.returncode, ended.stderr) == (130, b"vitsearch: stopped\n")
+
+
+@pytest.mark.parametrize(("name", "words"), [("gone", "not there"), ("albums.json", "a file")])
+def test_what_cannot_be_imported_is_named(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "albums.json").write_text("[]")
+    done = vitsearch("import", tmp_path / name, tmp_path / "photos")
+    line = f"vitsearch: SOURCE is a folder with vectors: {tmp_path / name} is {words}\n"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", line)

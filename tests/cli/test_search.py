@@ -15,6 +15,7 @@ from helpers.photos import paint
 from vitsearch import Collection, index_folder
 from vitsearch.cli.demo import copy_samples
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.errors import CollectionError
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +185,30 @@ def test_a_query_may_begin_with_a_minus(shelf: Path, arguments: list[str]) -> No
 @pytest.mark.parametrize("query", ["->", "-5", "-5 degrees", "--> exit", "-:", "~50 people"])
 def test_signs_that_are_words_are_no_options(shelf: Path, query: str) -> None:
     assert sorted(paths("search", shelf, query, "-k", "9")) == sorted(ALL)
+
+
+def test_a_long_caption_is_a_query(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    paint(folder / "a.png", "red")
+    index_folder(folder)
+    done = vitsearch("search", folder, "a red wall and nothing else " * 20, "--min-relevance", "0")
+    assert (done.returncode, done.stdout.split(b"\t")[1]) == (0, b"a.png")
+
+
+def test_a_photo_whose_name_begins_with_a_minus(shelf: Path, tmp_path: Path) -> None:
+    shutil.copyfile(shelf / "a.png", tmp_path / "-dash.png")
+    for name in ("-dash.png", "./-dash.png"):
+        done = vitsearch("similar", shelf, "-k", "1", "--paths", "--", name, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, b"a.png\n")
+
+
+def test_an_empty_collection_says_that_nothing_is_indexed_yet(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    with pytest.raises(CollectionError):
+        index_folder(tmp_path, encoder=ColourEncoder())
+    done = vitsearch("search", tmp_path, "red")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"no photo is indexed yet: wait for `vitsearch index" in done.stderr
 
 
 def test_terms_by_plus_and_minus(shelf: Path) -> None:

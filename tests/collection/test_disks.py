@@ -222,6 +222,15 @@ def test_commits_in_a_log_are_read_where_it_cannot_be_shared(
     assert files(two) == before
 
 
+def test_a_read_only_disk_is_read_where_there_is_no_log(faulty: FaultyDisk, two: Path) -> None:
+    index_folder(two, encoder=ColourEncoder())
+    before = files(two)
+    assert not [name for name in before if name.startswith("photos.db-")]
+    ended = faulty.run(disk_of(two, stop_at=1, error=errno.EROFS), "search", two, "red", "-k", 1)
+    assert (ended.code, ended.out, ended.err) == (0, "1.0000\tred.png\n", "")
+    assert files(two) == before
+
+
 def test_a_read_only_disk_is_named_by_a_run_that_writes(faulty: FaultyDisk, two: Path) -> None:
     index_folder(two, encoder=ColourEncoder())
     ended = faulty.run(disk_of(two, stop_at=1, error=errno.EROFS), "index", two)

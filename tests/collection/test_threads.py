@@ -108,7 +108,7 @@ def test_closed_in_every_thread(indexed: Path) -> None:
         assert threads.submit(len, collection).result() == 4
         collection.close()
         for call in (lambda: threads.submit(len, collection).result(), lambda: len(collection)):
-            with pytest.raises(CollectionError, match="closed"):
+            with pytest.raises(CollectionError, match=r"photos\.db was closed: open the coll"):
                 call()
 
 

@@ -233,3 +233,14 @@ def test_places_of_the_collection_are_words(tmp_path: Path) -> None:
             assert [hit.path for hit in opened.search(query)] == ["lisbon.png"], query
         for query in ("red from china", "portugal flag", "map of Portugal"):
             assert opened.understand(query).titles == [], query
+
+
+def test_one_collection_or_query_where_a_list_is_meant(tmp_path: Path) -> None:
+    paint(tmp_path / "a.png", "red")
+    index_folder(tmp_path, encoder=ColourEncoder())
+    for one in (str(tmp_path), tmp_path):
+        with pytest.raises(QueryError, match="collections are a list, not one collection"):
+            search_all(one, "red")  # type: ignore[arg-type]
+    with Collection.open(tmp_path) as collection:
+        with pytest.raises(QueryError, match="queries are a list, not one string"):
+            collection.search_batch("red")

@@ -112,10 +112,14 @@ def main() -> None:
         faulthandler.enable()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
-    if UNHURRIED & set(sys.argv[1:2]):
-        from vitsearch.collection.runs import yield_processor
+    try:
+        if UNHURRIED & set(sys.argv[1:2]):
+            from vitsearch.collection.runs import yield_processor
 
-        yield_processor()
+            yield_processor()
+    except KeyboardInterrupt:  # nothing was begun
+        print_note("vitsearch: stopped")
+        sys.exit(INTERRUPTED)
     sys.exit(run(sys.argv[1:]))
 
 

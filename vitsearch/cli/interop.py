@@ -1,6 +1,7 @@
 """`vitsearch export`, `import` and `merge`: collections in and out."""
 
 import json
+import os
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from vitsearch.cli.output import (
     printable,
     write_rows,
 )
+from vitsearch.errors import CollectionError
 from vitsearch.paths import shell_word
 from vitsearch.types import Prediction
 
@@ -226,6 +228,11 @@ def _layout(source: str, requested: str) -> "Layout":
         return cast("Layout", requested)
     if holds_shards(source):
         return "shards"
+    if not os.path.isdir(source):
+        raise CollectionError(
+            f"SOURCE is a folder with vectors: {source} is "
+            f"{'a file' if os.path.exists(source) else 'not there'}"
+        )
     return "clip-retrieval" if (Path(source) / "img_emb").is_dir() else "faiss"
 
 

@@ -58,10 +58,13 @@ def give_up_output(error: OSError) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
         return 0
-    print_note(
-        f"vitsearch: cannot go on ({error.strerror or error}): free some space, or send the "
-        "output elsewhere"
-    )
+    problem = error.strerror or error
+    if error.filename is None:  # stdout
+        print_note(
+            f"vitsearch: cannot go on ({problem}): free some space, or send the output elsewhere"
+        )
+    else:
+        print_note(f"vitsearch: cannot go on: {printable(os.fsdecode(error.filename))}: {problem}")
     return 1
 
 

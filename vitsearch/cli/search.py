@@ -1,5 +1,6 @@
 """`vitsearch search` and `similar`: the photos most like a query, or like a photo."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -140,6 +141,8 @@ def search(names: tuple[str, ...], **options: Any) -> int:
 def similar(names: tuple[str, ...], **options: Any) -> int:
     """Search PHOTOS for those that look like PHOTO, a file anywhere or a path inside PHOTOS."""
     photos, photo = _photos_and_query(names, False)
+    if photo.startswith(" -") and not os.path.exists(photo):
+        photo = photo[1:]  # the space is that of `_Search`
     return _search(photos, Path(photo), options | {"literal": True, "min_relevance": 0})
 
 
@@ -150,12 +153,12 @@ def _photos_and_query(names: tuple[str, ...], has_terms: bool) -> tuple[list[str
 
     *photos, query = names or ("",)
     is_collection = is_milvus(query) or any(
-        (Path(query) / part / CONFIG).is_file() for part in (FOLDER, "")
+        os.path.isfile(os.path.join(query, part, CONFIG)) for part in (FOLDER, "")
     )
     if query and is_collection and (has_terms or not photos):
         photos, query = [*photos, query], ""
-    words = [name for name in photos if Path(name).name == name and not Path(name).exists()]
-    if words and words == photos and Path(query).is_dir():
+    words = [name for name in photos if Path(name).name == name and not os.path.exists(name)]
+    if words and words == photos and os.path.isdir(query):
         command = click.get_current_context().info_name
         raise CollectionError(
             f"no such folder: {words[0]}: the folder of photos comes first: `vitsearch {command} "
@@ -215,7 +218,7 @@ def _search(photos: Sequence[str], query: "str | Path", options: dict[str, Any])
         if not hits:
             all_fit = {**chosen, "min_relevance": 0}
             nearest = find(NEAREST, all_fit) if chosen["min_relevance"] else []
-            print_note(f"vitsearch: {_nothing(nearest, understood, chosen)}")
+            print_note(f"vitsearch: {_nothing(opened, nearest, understood, chosen)}")
             _note_unread_texts(opened[0], query)
         if options["sheet"]:
             _write_sheet(Path(options["sheet"]), str(query), opened, hits)
@@ -283,11 +286,14 @@ def _understood(
 
 
 def _nothing(
-    nearest: "Sequence[SearchResult]", understood: "Understood | None", chosen: Mapping[str, Any]
+    opened: "Sequence[Collection]",
+    nearest: "Sequence[SearchResult]",
+    understood: "Understood | None",
+    chosen: Mapping[str, Any],
 ) -> str:
     """Return why a search has no results, and the nearest ones where none fits the words."""
     if not nearest:
-        return f"nothing found: {_limits(understood, chosen)}"
+        return f"nothing found: {_limits(opened, understood, chosen)}"
     names = ", ".join(printable(_shown_path(hit)) for hit in nearest)
     return f"nothing here fits: the nearest are {names} (--min-relevance 0 lists them)"
 
@@ -305,8 +311,13 @@ def _note_unread_texts(collection: "Collection", query: "str | Path") -> None:
         )
 
 
-def _limits(understood: "Understood | None", chosen: Mapping[str, Any]) -> str:
+def _limits(
+    opened: "Sequence[Collection]", understood: "Understood | None", chosen: Mapping[str, Any]
+) -> str:
     """Return why a search may have no results."""
+    if not any(map(len, opened)):
+        folder = shell_word(opened[0].root)
+        return f"no photo is indexed yet: wait for `vitsearch index {folder}`, or run it again"
     if understood is not None:
         return f"no photo passes {', '.join(f'[{title}]' for title in understood.titles)}"
     if chosen["where"] is not None:

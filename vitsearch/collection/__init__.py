@@ -100,6 +100,8 @@ class Collection(OpenCollection):
 
         The texts are encoded together.
         """
+        if isinstance(queries, str):
+            raise QueryError("queries are a list, not one string: [query, ...]")
         options = self._options(top_k, keywords)
         filters = [options.where] * len(queries)
         pictures: dict[int, Query] = {}

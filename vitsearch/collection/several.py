@@ -31,6 +31,8 @@ def search_all(
     Words that one collection knows (a place, a label) filter them all. Raises QueryError unless
     all have the same encoder, and the errors of `Collection.open` and `Collection.search`.
     """
+    if isinstance(collections, str | os.PathLike | Collection):
+        raise QueryError("collections are a list, not one collection: [collection, ...]")
     with ExitStack() as stack:
         opened = [
             each if isinstance(each, Collection) else stack.enter_context(Collection.open(each))

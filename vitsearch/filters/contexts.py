@@ -220,7 +220,7 @@ class PlainPhrases(TextReading):
         )
         doubt = bool(each.ambiguous)
         if each.ambiguous == "word" and not (capital and (each.lead or beside)):
-            return False
+            return self._is_before_its_country(each)
         if doubt and not closed:
             return False
         if each.lead in ("in", "at", "around"):
@@ -242,6 +242,14 @@ class PlainPhrases(TextReading):
         opens_trip = self._follows(each, "year") and self._word(each.last) not in words_of("things")
         is_near = self._word(each.begin - 1) == "outside"  # outside Lisbon
         return not is_near and (opens_trip or self._beside_picture(each))  # 2018 Portugal trams
+
+    def _is_before_its_country(self, each: Candidate) -> bool:
+        """Return whether this is named with the place around it: Nice, France."""
+        after = any(
+            other.weak == "place" and other.begin == each.last for other in self._candidates
+        )
+        is_named = self._text[self._tokens[each.first][0]].isupper()
+        return after and is_named and "," in self._between(each.last) and self._stands_alone(each)
 
     def _is_capital(self, each: Candidate) -> bool:
         """Return whether this begins with a capital letter, and not every word does."""

@@ -137,6 +137,7 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
     month, season = either(known["dated"]), either(known["season"])
     holiday, unit = either(known["holiday"]), either(UNITS)
     weekday = either(known["weekday"])
+    named = either([*known["number"], *known["ordinal"]])  # el primero de mayo de 2020
     leads = [
         f"{word} {lead} " for word in LISTS["lists"]["photos"] for lead in ("from", "on", "del")
     ]
@@ -202,6 +203,7 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
             read_days,
         ),
         (rf"(?P<d>\d\d?){ordinal}(?: of| de)? (?P<month>{month}){of}{written}", read_day),
+        (rf"(?P<d>{named}) (?:of|de) (?P<month>{month}){of}{written}", read_day),
         (rf"(?P<month>{month}) (?:the )?(?P<d>\d\d?){ordinal}(?: de|,)? {written}", read_day),
         (
             rf"(?:between|entre) (?P<a>{month}) (?:and|y) (?P<month>{month}){of}{written}",

@@ -154,7 +154,8 @@ def read_latest(match: re.Match[str], today: date) -> list[Period] | None:
 
 def read_day(match: re.Match[str], today: date) -> Period | None:
     month = date_words()["dated"].get(match["month"]) or int(match["month"])
-    return valid_day(year_of(match["y"], today), month, int(match["d"]))
+    number = date_words()["ordinal"].get(match["d"]) or number_of(match["d"])
+    return valid_day(year_of(match["y"], today), month, number)
 
 
 def read_numbers(match: re.Match[str], today: date) -> Period | None:

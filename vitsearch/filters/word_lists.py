@@ -118,7 +118,7 @@ LISTS: dict[str, Any] = {
         "90": comma_words("nineties, noventa"),
     },
     "ordinals": {
-        "1": comma_words("first, 1st, primer, primera, primeros, primeras, 1er, 1º, 1ª"),
+        "1": comma_words("first, 1st, primer, primero, primera, primeros, primeras, 1er, 1º, 1ª"),
         "2": comma_words("second, 2nd, segundo, segunda, 2º, 2ª"),
         "3": comma_words("third, 3rd, tercer, tercera, 3er, 3º, 3ª"),
         "4": comma_words("fourth, 4th, cuarto, cuarta, 4º, 4ª"),
@@ -178,13 +178,12 @@ LISTS: dict[str, Any] = {
     # other names, English and Spanish, by the plain name that a collection has
     "aliases": _aliases(
         """
-        united states = usa, us, u s, united states of america, estados unidos, ee uu,
-        eeuu; united kingdom = uk, u k, great britain, reino unido, gran bretaña; england =
-        inglaterra; scotland = escocia; wales = gales; spain = españa; germany = alemania,
-        deutschland; france = francia;
-        italy = italia; netherlands = holland, the netherlands, holanda, paises bajos; belgium =
-        belgica; switzerland = suiza; ireland = irlanda; denmark = dinamarca; sweden = suecia;
-        norway = noruega; finland = finlandia; iceland = islandia; poland = polonia; czech
+        united states = usa, us, u s, united states of america, estados unidos, ee uu, eeuu;
+        united kingdom = uk, u k, great britain, reino unido, gran bretaña; england = inglaterra;
+        scotland = escocia; wales = gales; spain = españa; germany = alemania, deutschland; france
+        = francia; italy = italia; netherlands = holland, the netherlands, holanda, paises bajos;
+        belgium = belgica; switzerland = suiza; ireland = irlanda; denmark = dinamarca; sweden =
+        suecia; norway = noruega; finland = finlandia; iceland = islandia; poland = polonia; czech
         republic = czechia, republica checa, chequia; hungary = hungria; greece = grecia; turkey =
         turkiye, turquia; croatia = croacia; slovenia = eslovenia; slovakia = eslovaquia; romania
         = rumania; russian federation = russia, rusia; ukraine = ucrania; morocco = marruecos;
@@ -205,16 +204,16 @@ LISTS: dict[str, Any] = {
         seville = sevilla; saragossa = zaragoza; zaragoza = saragossa; london = londres; edinburgh
         = edimburgo; new york = new york city, nyc, nueva york; new york city = new york, nyc,
         nueva york; los angeles = l a; rome = roma; milan = milano; florence = firenze, florencia;
-        venice = venezia, venecia; naples = napoli, napoles; turin = torino; munich = munchen,
-        muenchen; cologne = koln, koeln, colonia; vienna = wien, viena; prague = praha, praga;
-        warsaw = warszawa, varsovia; krakow = cracow, cracovia; brussels = bruxelles, bruselas;
-        antwerp = antwerpen, amberes; the hague = den haag, la haya; copenhagen = kobenhavn,
-        copenhague; stockholm = estocolmo; athens = atenas; istanbul = estambul; moscow = moscu;
-        geneva = geneve, ginebra; zurich = zuerich; beijing = peking, pekin; tokyo = tokio; cairo
-        = el cairo; marrakesh = marrakech; havana = la habana; mexico city = ciudad de mexico,
-        cdmx; bordeaux = burdeos; marseille = marseilles, marsella; catalonia = cataluña,
-        catalunya; andalusia = andalucia; basque country = pais vasco, euskadi; canary islands =
-        canarias, islas canarias, canaries; balearic islands = baleares, islas baleares,
+        venice = venezia, venecia; nice = niza; naples = napoli, napoles; turin = torino; munich =
+        munchen, muenchen; cologne = koln, koeln, colonia; vienna = wien, viena; prague = praha,
+        praga; warsaw = warszawa, varsovia; krakow = cracow, cracovia; brussels = bruxelles,
+        bruselas; antwerp = antwerpen, amberes; the hague = den haag, la haya; copenhagen =
+        kobenhavn, copenhague; stockholm = estocolmo; athens = atenas; istanbul = estambul; moscow
+        = moscu; geneva = geneve, ginebra; zurich = zuerich; beijing = peking, pekin; tokyo =
+        tokio; cairo = el cairo; marrakesh = marrakech; havana = la habana; mexico city = ciudad
+        de mexico, cdmx; bordeaux = burdeos; marseille = marseilles, marsella; catalonia =
+        cataluña, catalunya; andalusia = andalucia; basque country = pais vasco, euskadi; canary
+        islands = canarias, islas canarias, canaries; balearic islands = baleares, islas baleares,
         balearics; bavaria = bayern, baviera; tuscany = toscana; sicily = sicilia; brittany =
         bretagne, bretaña
         """

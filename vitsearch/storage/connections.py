@@ -138,9 +138,11 @@ def _reader(path: Path) -> FileConnection:
         _roll_back(path, layer)
         return _checked(_opened(path, _READ, layer, read_only=True), check)
     # the folder is read-only, or has no shared memory: in exclusive mode the index of the log is
-    # in this process's memory, and nothing is written
+    # in this process's memory, and nothing is written; where there is no log SQLite would make one
     check = _Reading(path, follows=False).check
-    db = _opened(path, "PRAGMA locking_mode = EXCLUSIVE", _NO_LOCKS, read_only=True)
+    alone = not _has_content(path, "-wal")
+    first = "PRAGMA locking_mode = EXCLUSIVE"
+    db = _opened(path, first, _NO_LOCKS, read_only=True, immutable=alone)
     try:
         db.execute(_READ).fetchone()
     except sqlite3.Error:
@@ -168,10 +170,16 @@ def _roll_back(path: Path, layer: str) -> None:
         ) from error
 
 
-def _opened(path: Path, first: str, layer: str = "", *, read_only: bool = False) -> FileConnection:
-    """Return a connection after a first statement, which finds out whether the file can be used."""
+def _opened(
+    path: Path, first: str, layer: str = "", *, read_only: bool = False, immutable: bool = False
+) -> FileConnection:
+    """Return a connection after a first statement, which finds out whether the file can be used.
+
+    SQLite opens an ``immutable`` file without a log; the caller looks whether it changes.
+    """
     options = [f"vfs={layer}"] if layer else []
     options += ["mode=ro"] if read_only else []
+    options += ["immutable=1"] if immutable else []
     db = sqlite3.connect(
         f"{path.absolute().as_uri()}?{'&'.join(options)}",
         uri=True,

@@ -237,6 +237,8 @@ def explain(path: Path, failure: sqlite3.Error | UnicodeDecodeError) -> str:
     """Return in one line what is wrong with a file and what to do."""
     error = " ".join(str(failure).split())  # SQLite quotes a damaged schema, line breaks and all
     code = getattr(failure, "sqlite_errorcode", 0) & 0xFF
+    if "closed database" in error:
+        return f"{path} was closed: open the collection again"
     damage = isinstance(failure, UnicodeDecodeError) or any(
         sign in error for sign in ("no such table", "no such column", "malformed", "mismatch")
     )
