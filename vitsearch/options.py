@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import Field, dataclass, field, fields
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypedDict, get_args, get_origin
 
 from vitsearch.errors import CollectionError, QueryError
@@ -90,6 +90,15 @@ def _is_whole(number: object) -> bool:
     return isinstance(number, Integral) and not isinstance(number, bool)
 
 
+def _check_numbers(options: "SearchOptions") -> None:
+    for name, optional in (
+        ("min_score", True), ("min_relevance", False), ("diverse", False), ("collapse", True)
+    ):  # fmt: skip
+        value = getattr(options, name)
+        if not isinstance(value, Real) and not (value is None and optional):
+            raise QueryError(f"{name} is a number, not {value!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
     """How many results, from which one on, of which photos, how alike, how different from each
@@ -159,6 +168,7 @@ class SearchOptions:
             raise QueryError(
                 f"the offset is the number of results to pass over, 0 or more, not {self.offset!r}"
             )
+        _check_numbers(self)
         if self.min_score is not None and not -1 <= self.min_score <= 1:
             raise QueryError(f"a score is a cosine from -1 to 1, not {self.min_score}")
         if not 0 <= self.min_relevance <= 1:

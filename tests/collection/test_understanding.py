@@ -235,7 +235,7 @@ def test_places_of_the_collection_are_words(tmp_path: Path) -> None:
             assert opened.understand(query).titles == [], query
 
 
-def test_one_collection_or_query_where_a_list_is_meant(tmp_path: Path) -> None:
+def test_arguments_of_another_kind_are_named(tmp_path: Path) -> None:
     paint(tmp_path / "a.png", "red")
     index_folder(tmp_path, encoder=ColourEncoder())
     for one in (str(tmp_path), tmp_path):
@@ -244,3 +244,7 @@ def test_one_collection_or_query_where_a_list_is_meant(tmp_path: Path) -> None:
     with Collection.open(tmp_path) as collection:
         with pytest.raises(QueryError, match="queries are a list, not one string"):
             collection.search_batch("red")
+        wrong = {"where": 5, "collapse": "x", "min_score": "high", "diverse": None}
+        for name, value in wrong.items():
+            with pytest.raises(QueryError, match="is a (number|text or what parse_filter returns)"):
+                collection.search("red", **{name: value})  # type: ignore[arg-type]

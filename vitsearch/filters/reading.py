@@ -36,6 +36,7 @@ LEAD_PHRASES = {  # one that ends with another stands before it
     ("ciudad", "de"): "in", ("all", "of"): "in", ("the", "whole", "of"): "in",
     ("all", "through"): "in", ("a", "lo", "largo", "de"): "in", ("a", "lo", "largo", "del"): "in",
 }  # fmt: skip
+PLACE_KEYS = {"place", "city", "region", "country", "lugar", "ciudad", "pais"}
 UNITS_OF = {("month", "of"), ("mes", "de")}
 NEGATION_PHRASES = {  # with the preposition of what follows, if they end with one
     ("outside", "of"), ("fuera", "de"), ("fuera", "del"), ("except", "for"), ("apart", "from"),
@@ -90,6 +91,8 @@ class TextReading:
         kind.
         """
         at = first - 1 if first and self._words[first - 1] in ARTICLES else first
+        if self._word(at - 1) in PLACE_KEYS and self._between(at) == ":":  # country:Spain
+            return at - 1, "in"
         lead = LEADS.get(self._words[at - 1], "") if at else ""
         if lead == "unit" and self._word(at - 2) == "new":  # lunar new year 2020
             return first, ""
