@@ -26,6 +26,7 @@ from axe_playwright_python.sync_playwright import Axe  # noqa: E402
 from playwright.sync_api import (  # noqa: E402
     Browser,
     BrowserContext,
+    Locator,
     Page,
     Route,
     expect,
@@ -91,6 +92,20 @@ def opened(browser: Browser, address: str, **options: Any) -> Iterator[Page]:
     yield page
     assert faults == []
     context.close()
+
+
+def texts(locator: Locator) -> list[str]:
+    """Return the texts of all that is there once the page has loaded: a click that leads to another
+    page ends with its first byte.
+    """
+    locator.page.wait_for_load_state()
+    return locator.all_inner_texts()
+
+
+def alts(page: Page) -> list[str]:
+    """Return the alt texts of the tiles once the page has loaded."""
+    page.wait_for_load_state()
+    return page.locator(".tile img").evaluate_all("all => all.map(one => one.alt)")
 
 
 def watched(page: Page, *sources: str) -> list[str]:

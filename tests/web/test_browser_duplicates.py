@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from helpers.browser import PHONE, WIDE, Browser, expect, needs, serious, visiting
+from helpers.browser import (
+    PHONE,
+    WIDE,
+    Browser,
+    expect,
+    needs,
+    serious,
+    texts,
+    visiting,
+)
 from helpers.web_site import KEY, serving
 from vitsearch import index_folder
 from vitsearch.cli.demo import copy_samples
@@ -58,13 +67,13 @@ def test_copies_go_to_the_trash_after_a_question(
         expect(page.get_by_role("status").first).to_have_text(
             "2 photos look like others, in 2 groups"
         )
-        assert page.locator(".caption").all_inner_texts() == [
+        assert texts(page.locator(".caption")) == [
             "astronaut.png",
             "astronaut small.png",
             "coffee.png",
             "coffee grey.png",
         ]
-        assert page.locator(".proposed").all_inner_texts() == [
+        assert texts(page.locator(".proposed")) == [
             "Proposed: more pixels",
             "Proposed: in colour",
         ]

@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from helpers.browser import PHONE, WIDE, Browser, Page, expect, needs, serious, visiting
+from helpers.browser import (
+    PHONE,
+    WIDE,
+    Browser,
+    Page,
+    expect,
+    needs,
+    serious,
+    texts,
+    visiting,
+)
 from helpers.web_site import serving
 from vitsearch import Collection
 from vitsearch.collection.training import right_labels
@@ -75,7 +85,7 @@ def test_labels_are_judged_trained_on_and_kept(browser: Browser, site: tuple[str
         page.get_by_role("link", name="Least sure first").click()
         expect(page.locator("#members")).to_contain_text("68 photos")
         page.wait_for_load_state()
-        shares = [float(text.split()[-2]) for text in page.locator(".score").all_inner_texts()]
+        shares = [float(text.split()[-2]) for text in texts(page.locator(".score"))]
         assert shares == sorted(shares)
         assert len(shares) >= 60
         page.get_by_role("radio", name="Words and examples").check()

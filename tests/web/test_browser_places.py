@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from helpers.browser import PHONE, WIDE, Browser, Page, expect, serious_in_both, visiting, watched
+from helpers.browser import (
+    PHONE,
+    WIDE,
+    Browser,
+    Page,
+    expect,
+    serious_in_both,
+    texts,
+    visiting,
+    watched,
+)
 from helpers.web_site import KEY, serving
 from vitsearch import index_folder
 from vitsearch.encoders.colour import ColourEncoder
@@ -207,7 +217,7 @@ def test_without_javascript_there_is_a_list(browser: Browser, site: str) -> None
         page.get_by_role("link", name="The list of its towns").click()
         expect(page.locator(".count")).to_have_text("20 photos with a position")
         page.locator("section a").first.click()
-        assert page.locator(".tile").count() > 0
+        expect(page.locator(".tile").first).to_be_visible()
 
 
 @pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
@@ -231,7 +241,7 @@ def test_a_server_that_hides_exif_has_no_map(browser: Browser, photos: Path) -> 
         with browser.new_context(base_url=site) as context:
             page = context.new_page()
             page.goto("/")
-            links = page.locator("nav[aria-label=Views] a").all_inner_texts()
+            links = texts(page.locator("nav[aria-label=Views] a"))
             assert "Places" not in links
             answer = page.goto("/places")
             assert answer is not None

@@ -6,7 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from helpers.browser import LONG, PHONE, WIDE, Browser, expect, fits, launched, opened, serious
+from helpers.browser import (
+    LONG,
+    PHONE,
+    WIDE,
+    Browser,
+    alts,
+    expect,
+    fits,
+    launched,
+    opened,
+    serious,
+    texts,
+)
 from helpers.photos import paint
 from helpers.web_client import announced
 from vitsearch import index_folder
@@ -49,7 +61,7 @@ def test_all_are_searched_and_each_is_reached(
         expect(page.get_by_role("status")).to_have_text(
             "Best match first, in Holidays and Cats & dogs. Not searched: New (not indexed yet)"
         )
-        of = page.locator(".tile .moment").all_inner_texts()
+        of = texts(page.locator(".tile .moment"))
         assert {"Holidays", "Cats & dogs"} == set(of)
         assert serious(page) == []
         assert fits(page)
@@ -109,8 +121,7 @@ def test_all_are_searched_by_a_photo(
     browser: Browser, address: str, viewport: dict[str, int], tmp_path: Path
 ) -> None:
     def cats() -> list[str]:
-        names = page.locator(".tile img").evaluate_all("all => all.map(each => each.alt)")
-        return [name for name in names[:4] if "chelsea.png" in name or "cat.png" in name]
+        return [name for name in alts(page)[:4] if "chelsea.png" in name or "cat.png" in name]
 
     with opened(browser, address, viewport=viewport) as page:
         root = address.partition("?")[0]
