@@ -8,7 +8,7 @@ For each recipe: seconds by stage, the most memory of the child that was its own
 every 20 ms), the most with mapped files ("resident", as the system counts it), bytes a photo of the
 index alone and of the folder, the recall@10 that was stored and that of 200 queries which are no
 photos, milliseconds of a search alone, and the same of comparing every vector. With --address the
-parts are built by workers of a Ray cluster, whose memory is not the child's.
+parts are built by workers of a Ray cluster, of which "workers" is the most that one had of its own.
 """
 
 import argparse
@@ -32,22 +32,31 @@ from vitsearch.types import PhotoInfo
 
 SHARD, QUERIES, K = 10_000, 200, 10
 CHILD = """
-import json, resource, sys, threading, time
+import glob, json, resource, sys, threading, time
 from vitsearch.cluster.build import build_index
-most = 0
+most = {"self": 0, "worker": 0}
+def own(process):
+    with open(f"/proc/{process}/status") as file:
+        (anonymous,) = (line for line in file if line.startswith("RssAnon"))
+    return int(anonymous.split()[1]) * 1024
 def watch():
-    global most
     while True:
-        with open("/proc/self/status") as file:
-            (anonymous,) = (line for line in file if line.startswith("RssAnon"))
-            most = max(most, int(anonymous.split()[1]) * 1024)
+        most["self"] = max(most["self"], own("self"))
+        for name in glob.glob("/proc/[0-9]*/comm"):
+            try:
+                with open(name) as file:
+                    if file.read().startswith("ray::"):
+                        most["worker"] = max(most["worker"], own(name.split("/")[2]))
+            except (OSError, ValueError):  # it ended meanwhile
+                pass
         time.sleep(0.02)
 threading.Thread(target=watch, daemon=True).start()
 output, index, recipe, memory, address = sys.argv[1:]
 report = build_index(output, index, recipe=recipe, memory=int(memory), address=address or None)
 resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps({
-    "seconds": report.seconds, "anonymous": most, "resident": resident, "parts": report.parts,
+    "seconds": report.seconds, "parts": report.parts, "anonymous": most["self"],
+    "worker": most["worker"], "resident": resident,
     "recall": report.measured and report.measured.recall,
     "search": dict(report.recipe.search), "overfetch": report.recipe.overfetch,
 }))
@@ -129,7 +138,7 @@ def row(
     alone, compared = timed(shard_index.search, queries), timed(exact.search_batch, queries[:20])
     return (
         f"| `{recipe}` | {sum(facts['seconds'].values()):.1f} s ({stages}) | {facts['parts']} | "
-        f"{facts['anonymous'] / 1e6:.0f} MB "
+        f"{facts['anonymous'] / 1e6:.0f} MB | {facts['worker'] / 1e6:.0f} MB "
         f"| {facts['resident'] / 1e6:.0f} MB | {lists / len(shard_index):.0f} / "
         f"{size / len(shard_index):.0f} | {facts['recall']:.3f} | {recall:.3f} "
         f"| {alone:.2f} ms | {compared:.1f} ms | {effort} |"
@@ -152,11 +161,11 @@ def main() -> None:
     queries = data.queries(QUERIES, words=False)
     print(f"{machine()}; {data.count:,} rows of {data.dim}, --memory {chosen.memory}", flush=True)
     heads = (
-        "recipe | build | parts | anonymous | resident | bytes: index / folder | stored | "
-        "recall | a search | exact | effort"
+        "recipe | build | parts | anonymous | workers | resident | bytes: index / folder | "
+        "stored | recall | a search | exact | effort"
     )
     print(f"| {heads} |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    print("|---" * 12 + "|")
     with tempfile.TemporaryDirectory() as scratch:
         fill(Path(scratch) / "shards", data)
         for recipe in chosen.recipes:

@@ -579,11 +579,3 @@ main()
 """
     ended = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True)
     assert (ended.returncode, ended.stderr) == (130, b"vitsearch: stopped\n")
-
-
-@pytest.mark.parametrize(("name", "words"), [("gone", "not there"), ("albums.json", "a file")])
-def test_what_cannot_be_imported_is_named(tmp_path: Path, name: str, words: str) -> None:
-    (tmp_path / "albums.json").write_text("[]")
-    done = vitsearch("import", tmp_path / name, tmp_path / "photos")
-    line = f"vitsearch: SOURCE is a folder with vectors: {tmp_path / name} is {words}\n"
-    assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", line)

@@ -67,6 +67,14 @@ def test_import_says_what_was_left_out(photos: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("name", "words"), [("gone", "not there"), ("albums.json", "a file")])
+def test_what_cannot_be_imported_is_named(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "albums.json").write_text("[]")
+    done = vitsearch("import", tmp_path / name, tmp_path / "photos")
+    line = f"vitsearch: SOURCE is a folder with vectors: {tmp_path / name} is {words}\n"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", line)
+
+
 def test_merge_from_the_command_line(indexed: Path) -> None:
     inner = paint(indexed / "more" / "a.png", "red").parent
     index_folder(inner, encoder=ColourEncoder())

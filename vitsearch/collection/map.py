@@ -79,8 +79,6 @@ def current_map(collection: Collection) -> PhotoMap:
             placed = lay_out(rows)
         else:
             landmarks, placed, drawn = known
-            if len(landmarks) < len(ids):
-                rows = _rows_of(collection, _spaced(landmarks))
         positions = _all_positions(collection, ids, landmarks, placed, rows)
     photo_map = PhotoMap(ids, positions, generation, fingerprint, drawn, state)
     write_map(file, photo_map)
@@ -132,13 +130,15 @@ def _all_positions(
 ) -> Positions:
     """Return the positions of all ids: those placed already, and every other one among them.
 
-    ``rows`` are those of the placed ids that are `_spaced`; None where there are no others.
+    ``rows`` are those of the placed ids that are `_spaced`, None where they are to be read.
     """
     result = np.full((len(ids), 2), 0.5, dtype=np.float32)
     result[np.searchsorted(ids, placed_ids)] = placed
-    if len(placed_ids) == len(ids) or rows is None:
+    if len(placed_ids) == len(ids):
         return result
-    anchors = placed[np.searchsorted(placed_ids, _spaced(placed_ids))]
+    landmarks = _spaced(placed_ids)
+    rows = _rows_of(collection, landmarks) if rows is None else rows
+    anchors = placed[np.searchsorted(placed_ids, landmarks)]
     for batch, halves in _batches(collection):
         new = ~np.isin(batch, placed_ids) & np.isin(batch, ids)
         if new.any():

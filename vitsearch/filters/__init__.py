@@ -99,9 +99,11 @@ def parse_filter(text: str) -> Filter:
 
 def as_filter(where: str | Filter | None) -> Filter | None:
     """Return a filter that may be written as text; raises QueryError."""
-    if where is not None and not isinstance(where, str | Filter):
-        raise QueryError(f"a filter is a text or what parse_filter returns, not {where!r}")
-    return parse_filter(where) if isinstance(where, str) else where
+    if isinstance(where, str):
+        return parse_filter(where)
+    if where is None or isinstance(where, Filter):
+        return where
+    raise QueryError(f"a filter is a text or what parse_filter returns, not {where!r}")
 
 
 def filter_all(

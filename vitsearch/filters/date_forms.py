@@ -3,7 +3,7 @@ años``, and where they stand; `vitsearch.filters.date_readers` reads each.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import date
 from functools import cache
@@ -63,6 +63,11 @@ NO_NOUN = (  # árbol de Navidad is a tree, lunar new year not the first of Janu
     r"(?<!lunar )(?<!chinese )(?<!vietnamese )(?<!korean )(?<!jewish )(?<!persian )(?<!thai )"
 )
 OF = r"(?:,? |,? of |,? in |,? de |,? del |,? en )"
+
+
+def behind(texts: Iterable[str]) -> str:
+    """Return the regular expression of the place behind any of the texts."""
+    return "(?:" + "|".join(f"(?<={re.escape(text)})" for text in sorted(texts)) + ")"
 
 
 def periods(text: str, today: date) -> list[PeriodMatch]:
@@ -138,10 +143,9 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
     holiday, unit = either(known["holiday"]), either(UNITS)
     weekday = either(known["weekday"])
     named = either([*known["number"], *known["ordinal"]])  # el primero de mayo de 2020
-    leads = [
+    from_day = behind(
         f"{word} {lead} " for word in LISTS["lists"]["photos"] for lead in ("from", "on", "del")
-    ]
-    from_day = "|".join(f"(?<={lead})" for lead in leads)
+    )
     clear = either(known["month"].keys() - {*LISTS["months"]["two_meanings"]})
     # after last, this
     recent = f"{either(known['month'])}|{season}|{holiday}|{weekday}|{unit}"
@@ -269,7 +273,7 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
         ),
         (
             _stems("weekday"),
-            rf"(?:{from_day})(?P<what>{weekday})(?: (?P<part>{part}))?"
+            rf"{from_day}(?P<what>{weekday})(?: (?P<part>{part}))?"
             "(?! de (?:ramos|pascua|resurreccion|carnaval))",
             read_weekday,
         ),
@@ -298,8 +302,8 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
         (("hace ",), rf"hace (?:mas de )?(?P<n>{number}) (?P<unit>{unit})", read_ago),
         (
             (" older than ",),
-            r"(?:(?<=photos older than )|(?<=pictures older than )|(?<=images older than ))"
-            rf"(?P<n>{number}) (?P<unit>{unit})",
+            behind(f"{word} older than " for word in ("photos", "pictures", "images"))
+            + rf"(?P<n>{number}) (?P<unit>{unit})",
             read_ago,
         ),
         *(

@@ -11,7 +11,7 @@ from functools import cache
 from vitsearch.filters import filter_all, parse_filter
 from vitsearch.filters.calendar import Period
 from vitsearch.filters.contexts import PlainPhrases
-from vitsearch.filters.date_forms import WORD_END, WORD_START, periods
+from vitsearch.filters.date_forms import WORD_END, WORD_START, behind, periods
 from vitsearch.filters.reading import JOINS, SIGNS, Candidate, has_digit
 from vitsearch.filters.tree import And, Between, Comparison, Filter, In, Like, Not, Or
 from vitsearch.filters.word_lists import LISTS, date_words, either
@@ -413,10 +413,9 @@ def _label_form() -> re.Pattern[str]:
 def _file_kind(number: int) -> tuple[re.Pattern[str], Filter]:
     """Return the form and the filter of one of the kinds of files."""
     entry = FILE_KINDS[number]
-    photos = "(?:" + "|".join(sorted(words_of("photos"), key=len, reverse=True)) + ")"
-    after = "(?:" + "|".join(f"(?<={word} )" for word in sorted(words_of("photos"))) + ")"
-    form = "|".join(f"(?:{form})" for form in entry["forms"]).replace("PHOTOS", photos)
-    form = form.replace("AFTER", after)
+    photos = words_of("photos")
+    form = "|".join(f"(?:{form})" for form in entry["forms"]).replace("PHOTOS", either(photos))
+    form = form.replace("AFTER", behind(f"{word} " for word in photos))
     form = form.replace("START", r"(?<!.)").replace("END", r"\s*$")
     suffixes = (each.suffixes for each in (*FORMATS, VIDEO) if each.name == entry.get("format"))
     names = [f"path like '%.{suffix}'" for suffix in next(suffixes, ())]

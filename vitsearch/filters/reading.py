@@ -93,9 +93,7 @@ class TextReading:
         at = first - 1 if first and self._words[first - 1] in ARTICLES else first
         if self._word(at - 1) in PLACE_KEYS and self._between(at) == ":":  # country:Spain
             return at - 1, "in"
-        lead = LEADS.get(self._words[at - 1], "") if at else ""
-        if lead == "unit" and self._word(at - 2) == "new":  # lunar new year 2020
-            return first, ""
+        lead = self._lead_at(at - 1)
         is_unit_of = (self._word(at - 2), self._word(at - 1)) in UNITS_OF
         is_day = self._word(at - 1) == "dia" and len(self._words[at]) < 3  # el día 3 de mayo
         if lead == "unit" or is_unit_of or is_day:
@@ -110,6 +108,11 @@ class TextReading:
         if begin and self._words[begin - 1] in words_of("made") | {"back", "sometime"}:
             begin -= 1
         return begin, lead
+
+    def _lead_at(self, index: int) -> str:
+        """Return the kind of the word at a token, "" for one that leads to no phrase."""
+        is_new_year = self._word(index) == "year" and self._word(index - 1) == "new"
+        return "" if is_new_year else LEADS.get(self._word(index), "")  # lunar new year 2020
 
     def _is_negated(self, each: Candidate) -> bool:
         return self._negation(each) is not None
@@ -292,7 +295,7 @@ class TextReading:
         after_quote = "\0" in self._plain[: self._tokens[each.begin][0]].rstrip()[-1:]
         return (
             before not in part_of_other
-            and (before not in LEADS or self._word(each.begin - 2) == "new")  # lunar new year 2020
+            and not (before and self._lead_at(each.begin - 1))
             and not has_digit(before)
             and not after_quote
         )

@@ -21,7 +21,6 @@ K = 10
 SPARE = 3  # candidates that a search asks for beyond the results wanted
 TIE = 1e-5  # as much as rough scores may be off
 OVERFETCHES = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128)
-MAX_OVERFETCH = 128
 ROWS = 8192  # compared at a time while a sample is answered
 RESCORE = 5.0e8  # dimensions of candidates that are fetched and scored a second
 LINKS = 32  # rows that a graph compares for each of the candidates that it holds
@@ -141,8 +140,9 @@ def tune(snapshot: IndexSnapshot, sample: Sample, recall: float) -> tuple[Recipe
     cheapest = (np.inf, best)
     few, last = _few_of(sample), None
     for tried, index in _efforts(snapshot, snapshot.recipe):
+        reading = _reading_seconds(tried, len(snapshot), snapshot.dim)
         costs = {
-            each: _cost(tried, len(snapshot), snapshot.dim, each) for each in _overfetches(snapshot)
+            each: reading + _reach(each) * snapshot.dim / RESCORE for each in _overfetches(snapshot)
         }
         worth = [each for each, cost in costs.items() if cost < cheapest[0]]
         if not worth:
@@ -230,14 +230,11 @@ def _reach(overfetch: int) -> int:
 def _overfetches(snapshot: IndexSnapshot) -> list[int]:
     if snapshot.recipe.is_exact:
         return [1]
-    limit = max(MAX_OVERFETCH, snapshot.recipe.overfetch)
-    return [each for each in (*OVERFETCHES, snapshot.recipe.overfetch) if each <= limit]
+    return [*OVERFETCHES, snapshot.recipe.overfetch]
 
 
-def _cost(recipe: Recipe, count: int, dim: int, overfetch: int) -> float:
-    """Return the seconds that a search among so many rows is predicted to take beyond what all
-    searches take.
-    """
+def _reading_seconds(recipe: Recipe, count: int, dim: int) -> float:
+    """Return the seconds that a search is predicted to read the codes of so many rows."""
     search, scanned = recipe.search, float(count)
     if "nprobe" in search:
         lists = auto_lists(count) if recipe.lists == "auto" else int(recipe.lists or 1)
@@ -245,7 +242,7 @@ def _cost(recipe: Recipe, count: int, dim: int, overfetch: int) -> float:
     elif "efSearch" in search:
         scanned = LINKS * search["efSearch"]
     speed = SCAN.get(recipe.name.removeprefix("gpu-"), SCAN["flat"])
-    return scanned * dim / speed + _reach(overfetch) * dim / RESCORE
+    return scanned * dim / speed
 
 
 def keep_tuning(
@@ -327,10 +324,8 @@ def try_recipes(
         if recipe.is_exact:
             milliseconds *= count / len(vectors)
         else:
-            here, among_all = (
-                _cost(tuned, rows, dim, tuned.overfetch) for rows in (len(vectors), count)
-            )
-            milliseconds += 1000 * (among_all - here)
+            here = _reading_seconds(tuned, len(vectors), dim)
+            milliseconds += 1000 * (_reading_seconds(tuned, count, dim) - here)
         size = bytes_per_vector(recipe, dim) + ID_BYTES
         trials.append(Trial(tuned, measured.photos, measured.texts, milliseconds, size))
     return trials

@@ -215,44 +215,34 @@ class Connection:
 
     def count(self, condition: str = "") -> int:
         """Return the number of rows that match a condition."""
-        with self._errors():
-            rows = self._client.query(
-                self.uri.name,
-                filter=condition,
-                output_fields=["count(*)"],
-                timeout=ANSWERING,
-                consistency_level=self._consistency,
-            )
-        return int(rows[0]["count(*)"])
+        return int(self._query(condition, ["count(*)"])[0]["count(*)"])
 
     def among(self, ids: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Return the rows with these ids, in no particular order; missing ids are left out."""
         rows: list[dict[str, Any]] = []
-        with self._errors():
-            size = IDS_WITH_VECTORS if "vector" in columns else IDS
-            for start in range(0, len(ids), size):
-                batch = [int(row_id) for row_id in ids[start : start + size]]
-                rows += self._client.query(
-                    self.uri.name,
-                    filter=f"id in {batch}",
-                    output_fields=list(columns),
-                    timeout=ANSWERING,
-                    consistency_level=self._consistency,
-                )
-        return [dict(row) for row in rows]
+        size = IDS_WITH_VECTORS if "vector" in columns else IDS
+        for start in range(0, len(ids), size):
+            batch = [int(row_id) for row_id in ids[start : start + size]]
+            rows += self._query(f"id in {batch}", columns)
+        return rows
 
     def at_most(self, limit: int, columns: Sequence[str], condition: str) -> list[dict[str, Any]]:
         """Return at most ``limit`` rows that match a condition, in no particular order: in one
         answer, in a fraction of the time of `pages`. Several threads may call this.
         """
+        return self._query(condition, columns, limit=limit)
+
+    def _query(
+        self, condition: str, columns: Sequence[str], **options: int
+    ) -> list[dict[str, Any]]:
         with self._errors():
             rows = self._client.query(
                 self.uri.name,
                 filter=condition,
                 output_fields=list(columns),
-                limit=limit,
                 timeout=ANSWERING,
                 consistency_level=self._consistency,
+                **options,
             )
         return [dict(row) for row in rows]
 

@@ -221,7 +221,7 @@ class MilvusStore:
         state = self.generation(), self.count()
         if self._sampled_rows is None or self._sampled_rows[0] != state:
             columns = ["id", "path", "fingerprint", "vector"]
-            stored = [*map(_stored, self.sampled(columns).rows)]
+            stored = [_stored(row) for row in self.sampled(columns).rows]
             self._sampled_rows = state, [row for row in stored if split_moment(row[1])[1] is None]
         return self._sampled_rows[1]
 
