@@ -387,9 +387,7 @@ def _equal(there: dict[str, Any], row: dict[str, Any]) -> bool:
     """Return whether a stored row equals the one that would be written."""
     if DIGEST in row:
         return bool(there[DIGEST] == row[DIGEST])
-    same = np.array_equal(
-        np.asarray(there["vector"], dtype=np.float16), np.asarray(row["vector"], dtype=np.float16)
-    )
+    same = np.array_equal(there["vector"], row["vector"])
     return same and all(there[name] == row[name] for name in row if name != "vector")
 
 

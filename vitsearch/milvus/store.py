@@ -326,7 +326,7 @@ class MilvusStore:
         for page in self.connection.pages(["id", "vector"]):
             yield (
                 np.array([row["id"] for row in page], dtype=np.int64),
-                self.halves([_raw(row) for row in page]),
+                np.array([row["vector"] for row in page]),
             )
 
     def halves(self, raw: Sequence[bytes]) -> Halves:
@@ -348,12 +348,12 @@ def _in_period(name: str, where: Filter | None) -> Filter:
 
 
 def _stored(row: dict[str, Any]) -> StoredRow:
-    return row["id"], row["path"], _raw(row), bytes.fromhex(row["fingerprint"])
-
-
-def _raw(row: dict[str, Any]) -> bytes:
-    # half the time of a list that becomes float16 at once
-    return np.asarray(row["vector"], dtype=np.float32).astype("<f2").tobytes()
+    return (
+        row["id"],
+        row["path"],
+        row["vector"].astype("<f2").tobytes(),
+        bytes.fromhex(row["fingerprint"]),
+    )
 
 
 def build_params(index_type: str, rows: int) -> dict[str, int]:
