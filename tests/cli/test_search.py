@@ -316,6 +316,25 @@ def test_dupes_are_two_lists(shelf: Path) -> None:
     ]
 
 
+def test_a_look_alike_is_named_as_the_copy_of_it_that_is_kept(tmp_path: Path) -> None:
+    paint(tmp_path / "a.png", "red", size=(64, 48))
+    shutil.copy(tmp_path / "a.png", paint(tmp_path / "2019" / "a.png", "blue"))
+    paint(tmp_path / "smaller.png", "red", size=(32, 24))
+    index_folder(tmp_path, encoder=ColourEncoder())
+    done = vitsearch("dupes", tmp_path, "--vectors-only")
+    assert done.stdout.decode().splitlines() == [
+        "equal files: 1 group, 2 photos",
+        "",
+        "  2019/a.png",
+        "  a.png  (keep: the shortest path)",
+        "",
+        "look-alikes: 1 group, 2 photos",
+        "",
+        "  1.0000  a.png  (keep: more pixels)",
+        "  1.0000  smaller.png",
+    ]
+
+
 def test_one_list_of_dupes_as_paths(shelf: Path) -> None:
     assert (
         vitsearch("dupes", shelf, "--vectors-only", "--paths", "--only", "equal").stdout

@@ -164,8 +164,14 @@ def test_an_empty_folder_leaves_no_trace_and_an_emptied_one_no_loss(
     assert list((tmp_path / "empty").iterdir()) == []
     for file in [*indexed.glob("*.png"), indexed / "sub" / "blue.png"]:
         file.unlink()
-    with pytest.raises(CollectionError, match="is the disk mounted"):
+    with pytest.raises(CollectionError, match=r"is the disk mounted\? nothing was removed"):
         index_folder(indexed)
+    assert set(content(indexed)) == ALL
+
+
+def test_a_glob_that_leaves_all_out_leaves_the_collection_as_it_is(indexed: Path) -> None:
+    with pytest.raises(CollectionError, match="is --exclude meant to leave all out"):
+        index_folder(indexed, exclude=("*",))
     assert set(content(indexed)) == ALL
 
 

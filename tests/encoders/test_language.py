@@ -23,6 +23,7 @@ from vitsearch.encoders.catalogue import list_encoders
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.language import MULTILINGUAL, is_foreign, language_note, unread_notes
 from vitsearch.encoders.mini import load_mini
+from vitsearch.errors import EncoderError
 
 QUERIES: dict[str, list[str]] = tomllib.loads(
     (Path(__file__).parent / "foreign_queries.toml").read_text(encoding="utf-8")
@@ -131,6 +132,13 @@ def test_any_text_has_an_answer(text: str) -> None:
     note = language_note([text], "mini")
     assert (note is None) == (not is_foreign(text))
     assert note is None or "\n" not in note
+
+
+def test_one_text_is_not_its_letters() -> None:
+    with pytest.raises(EncoderError, match=r"texts are a list of them, such as \['dog'\]"):
+        ColourEncoder().encode_texts("dog")
+    with pytest.raises(EncoderError, match=r"texts are a list of them, such as \['dog'\]"):
+        load_mini().encode_texts("dog")
 
 
 def test_long_texts_are_quick_and_shown_short() -> None:

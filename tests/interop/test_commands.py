@@ -86,6 +86,7 @@ def test_merge_from_the_command_line(indexed: Path) -> None:
         "kept": 0,
         "total": 5,
     }
+    assert done.stderr == b""  # its vector came with it
     again = vitsearch("merge", inner, indexed)
     assert again.stdout == b"5 photos are in the collection (1 unchanged)\n"
     assert (done.returncode, again.returncode, again.stderr) == (0, 0, b"")

@@ -127,6 +127,11 @@ BAD = {
     "/api/labels?labels=,": "give labels",
     "/api/labels?labels=red,red": "twice",
     "/api/photos/1/thumbnail?size=5": "size",
+    "/api/search?photo=1": "/api/search has no parameter photo: it has q, k, offset, where, "
+    "min_score, min_relevance, literal",
+    "/api/search?q=red&filter=year=2019": "no parameter filter: it has q, k",
+    "/api/similar/1?min_relevance=0.5": "no parameter min_relevance: it has k, offset",
+    "/api/info?q=red": "/api/info has no parameter q: it has none",
 }
 
 

@@ -82,6 +82,7 @@ def dupes(photos: str, threshold: float | None, only: str | None, **options: Any
         }
         print_note(f"vitsearch: {none[only] if only else ' and '.join(none.values())}")
         return 1
+    alike = _with_keepers(alike, equal, looks)
     _print_groups(collection.root, equal, alike, looks, options)
     if options["sheet"]:
         _draw(Path(options["sheet"]), equal, alike, collection.root)
@@ -101,6 +102,24 @@ def _alike(
         pictures = "picture was" if copies.blank == 1 else "pictures were"
         print_note(f"vitsearch: {copies.blank:,} blank {pictures} left out")
     return copies.groups, copies.looks
+
+
+def _with_keepers(
+    alike: "Sequence[LookAlikes]", equal: "Sequence[Sequence[Photo]]", looks: "LooksByContent"
+) -> "list[LookAlikes]":
+    """Return the look-alikes with that one of equal files which is proposed to be kept."""
+    from vitsearch.collection import LookAlikes
+    from vitsearch.collection.copies import best_copy
+
+    keepers = {group[0].fingerprint: best_copy(group, looks).photo for group in equal}
+
+    def of(photo: "Photo") -> "Photo":
+        return keepers.get(photo.fingerprint, photo)
+
+    return [
+        LookAlikes(of(group.photo), tuple((of(photo), score) for photo, score in group.others))
+        for group in alike
+    ]
 
 
 def _print_groups(

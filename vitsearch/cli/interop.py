@@ -259,13 +259,13 @@ def merge(source_photos: str, photos: str, **options: Any) -> int:
         ProgressBar() as progress,
     ):
         report = merge_collections(source, target, progress=progress)
-    _print_counts(
-        asdict(report), options["as_json"], "photos are in the collection", _target(photos, options)
-    )
+    _print_counts(asdict(report), options["as_json"], "photos are in the collection")
     return 0
 
 
-def _print_counts(counts: dict[str, int], as_json: bool, what: str, target: str | None) -> None:
+def _print_counts(
+    counts: dict[str, int], as_json: bool, what: str, target: str | None = None
+) -> None:
     if as_json:
         print_json(counts)
         return
@@ -273,9 +273,7 @@ def _print_counts(counts: dict[str, int], as_json: bool, what: str, target: str 
         f"{count:,} {name}" for name, count in counts.items() if name != "total" and count
     )
     print_line(f"{counts['total']:,} {what} ({done})")
-    if target is None:
-        return
-    if counts.get("imported") or counts.get("added") or counts.get("replaced"):
+    if target is not None and counts["imported"]:
         print_note(f"vitsearch: `vitsearch index {target}` embeds what is missing")
 
 

@@ -339,10 +339,11 @@ def guard_against_emptying(
     if not diff.loses_all:
         return
     if diff.seen == 0:
+        excluded = any(each.reason == "excluded" for each in diff.left_out)
+        question = "is --exclude meant to leave all out" if excluded else "is the disk mounted"
         raise CollectionError(
-            f"{photos} holds no photos now, its collection holds {diff.known}: is the disk "
-            "mounted? nothing was removed; "
-            f"to start over delete {folder}"
+            f"{photos} holds no photos now, its collection holds {diff.known}: {question}? "
+            f"nothing was removed; to start over delete {folder}"
         )
     if last_root != root and folder.resolve().parent != photos.resolve():
         raise CollectionError(

@@ -153,7 +153,7 @@ class Encoder(ImageEncoder):
     @abstractmethod
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Return ``(n, dim)`` float32 unit rows for ``n`` texts, in their order; ``(0, dim)`` for
-        none.
+        none; raises EncoderError for a text that is in no list.
         """
 
     def is_cut(self, text: str) -> bool:

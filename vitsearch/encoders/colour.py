@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitsearch.encoders.base import Encoder, Vectors, fingerprint_of
+from vitsearch.encoders.language import readable_texts
 
 SIDE = 32
 HUES = 24
@@ -73,7 +74,7 @@ class ColourEncoder(Encoder):
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Return ``(n, 27)`` unit rows for ``n`` texts."""
-        rows = [_text_row(text) for text in texts]
+        rows = [_text_row(text) for text in readable_texts(texts)]
         return np.stack(rows) if rows else np.empty((0, DIM), dtype=np.float32)
 
 

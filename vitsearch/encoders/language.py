@@ -103,6 +103,13 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def readable_texts(texts: Sequence[str]) -> list[str]:
+    """Return each text `readable`; raises EncoderError for one text, which is not its letters."""
+    if isinstance(texts, str):
+        raise EncoderError(f"texts are a list of them, such as [{texts[:50]!r}]")
+    return [readable(text) for text in texts]
+
+
 def unread_notes(texts: Sequence[str], encoder: ImageEncoder) -> dict[str, str]:
     """Return what the user of an encoder should know about these texts: notes under "language" and
     "length"; none where all is well.

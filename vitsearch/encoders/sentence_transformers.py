@@ -28,7 +28,7 @@ from vitsearch.encoders.checkpoints import (
 )
 from vitsearch.encoders.hub import hub_folder
 from vitsearch.encoders.huggingface import without_bar
-from vitsearch.encoders.language import readable
+from vitsearch.encoders.language import readable_texts
 from vitsearch.encoders.tokenizer import check_tokenizer_files
 from vitsearch.encoders.torch_encoder import IMAGE_BATCH, TEXT_BATCH, choose_device, choose_dtype
 from vitsearch.errors import EncoderError
@@ -217,7 +217,7 @@ class SentenceTransformersEncoder(Encoder):
         if not len(texts):
             return np.empty((0, self.dim), dtype=np.float32)
         with self._guarded("a text"):
-            return self._unit_rows(self._encoded_texts([readable(text) for text in texts]))
+            return self._unit_rows(self._encoded_texts(readable_texts(texts)))
 
     def _guarded(self, what: str) -> AbstractContextManager[None]:
         return guarded(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from vitsearch.encoders.checkpoints import MAX_GROWTH, check_growth, check_tokenizer, growth_of
-from vitsearch.encoders.language import mark_languages, readable
+from vitsearch.encoders.language import mark_languages, readable, readable_texts
 from vitsearch.errors import EncoderError
 from vitsearch.untrusted import run_in_child
 
@@ -74,7 +74,7 @@ class TextReader:
         """Return ``input_ids`` ``(n, t)`` int64 and, where the rules say so, ``attention_mask``; a
         text that is too long is cut.
         """
-        rows = self._rows([CLEANINGS[self.rules.cleaning](readable(text)) for text in texts])
+        rows = self._rows([CLEANINGS[self.rules.cleaning](text) for text in readable_texts(texts)])
         width = self.rules.length if self.rules.full else max(map(len, rows), default=0)
         ids = np.full((len(rows), width), self.rules.pad, dtype=np.int64)
         mask = np.zeros((len(rows), width), dtype=np.int64)

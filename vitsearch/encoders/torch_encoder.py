@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vitsearch.arrays import unit_rows
 from vitsearch.encoders.base import Encoder, ImageEncoder, Vectors, fingerprint_of
 from vitsearch.encoders.checkpoints import one_line
-from vitsearch.encoders.language import readable
+from vitsearch.encoders.language import readable_texts
 from vitsearch.encoders.lazy_weights import LazyWeights, Tower
 from vitsearch.encoders.preprocess import Box, Preprocess, prepare, seen_region
 from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader, surely_fits
@@ -309,7 +309,7 @@ class TorchEncoder(TorchImageEncoder, Encoder):
         """Return what the text tower is given for each text: ``input_ids`` ``(n, t)`` and, for some
         models, a mask.
         """
-        cleaned = [readable(text) for text in texts]
+        cleaned = readable_texts(texts)
         with self._lock:  # the tokenizers of transformers keep their padding in themselves
             return self.towers.tokenize(cleaned)
 

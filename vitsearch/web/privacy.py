@@ -19,6 +19,7 @@ from vitsearch.photos.columns import PRIVATE
 from vitsearch.web import ServeSettings, is_loopback
 
 KEY = "key"  # the parameter of an address
+SECRETS = ("token", KEY)  # parameters that no address keeps
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
 

@@ -1,4 +1,4 @@
-"""Errors as responses: JSON for programs, a page for people."""
+"""Errors as responses: JSON for programs, a page for people; and what no route has asked for."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -20,6 +20,7 @@ from vitsearch.errors import (
     UnknownPhoto,
     VitsearchError,
 )
+from vitsearch.web.privacy import SECRETS
 from vitsearch.web.source import BUSY
 
 CODES: Mapping[int, str] = {
@@ -134,3 +135,14 @@ def readable_reason(text: str) -> str:
     into it.
     """
     return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())[:500]
+
+
+def refuse_unknown_parameters(request: Request) -> None:
+    """Raise QueryError for a parameter of an address that its route does not have: a filter with a
+    slip in its name would let all photos through.
+    """
+    known = [field.alias for field in request["route"].dependant.query_params]
+    for name in request.query_params:
+        if name not in (*known, *SECRETS):
+            have = f"it has {', '.join(known)}" if known else "it has none"
+            raise QueryError(f"{request.url.path} has no parameter {name}: {have}")

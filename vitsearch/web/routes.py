@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, TypeAdapter
 from starlette.concurrency import run_in_threadpool
@@ -21,6 +21,7 @@ from vitsearch.errors import PhotoError, ServiceBusy, UnknownPhoto
 from vitsearch.options import SearchOptions
 from vitsearch.photos.formats import FORMATS, HEAD, media_type_of, video_type
 from vitsearch.web.privacy import exif_shown, filter_for
+from vitsearch.web.responses import refuse_unknown_parameters
 from vitsearch.web.schemas import (
     BODY,
     DEFAULT_RESULTS,
@@ -61,7 +62,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorAnswer} for status in (400, 401, 403, *statuses, 503)}
 
 
-router = APIRouter(responses=_errors())
+router = APIRouter(responses=_errors(), dependencies=[Depends(refuse_unknown_parameters)])
 
 K = Annotated[int, Query(**constraints("top_k"))]
 Offset = Annotated[int, Query(**constraints("offset"))]

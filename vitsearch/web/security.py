@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vitsearch.errors import TooLarge
 from vitsearch.web import ServeSettings, is_loopback
 from vitsearch.web.pages.context import page
-from vitsearch.web.privacy import KEY, comes_from_here, has_key, is_same, key_cookie
+from vitsearch.web.privacy import KEY, SECRETS, comes_from_here, has_key, is_same, key_cookie
 from vitsearch.web.responses import error_response, wants_page
 
 FREE = 5  # wrong tokens of an address that cost nothing: people mistype
@@ -36,7 +36,6 @@ _REMEMBERED = 8  # wrong tokens of an address: a browser sends an old cookie wit
 LOGIN = "/login"
 COOKIE_SECONDS = 30 * 24 * 3600
 MAX_FORM_BYTES, MAX_FIELDS = 16_384, 8
-SECRETS = ("token", "key")  # parameters that no address keeps
 _ONWARD = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>vitsearch</title><meta '
     'http-equiv="refresh" content="0; url={url}">'

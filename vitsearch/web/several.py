@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from fastapi import APIRouter, File, Form, Query, Request, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
@@ -24,6 +24,7 @@ from vitsearch.types import SearchResult
 from vitsearch.web.pages import ALONE, LIKE, counted
 from vitsearch.web.pages.cache import UploadedPhotos
 from vitsearch.web.privacy import exif_shown
+from vitsearch.web.responses import refuse_unknown_parameters
 from vitsearch.web.routes import K, Offset, answer_of, in_picture_thread
 from vitsearch.web.schemas import (
     DEFAULT_RESULTS,
@@ -214,6 +215,7 @@ class Several:
 
 router = APIRouter(
     responses={status: {"model": ErrorAnswer} for status in (400, 401, 403, 503)},
+    dependencies=[Depends(refuse_unknown_parameters)],
 )
 # -- The HTTP interface ----------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 
 from vitsearch.arrays import unit_rows
 from vitsearch.encoders.base import Encoder, Vectors, fingerprint_of
-from vitsearch.encoders.language import readable
+from vitsearch.encoders.language import readable, readable_texts
 from vitsearch.encoders.onnx import (
     CPU,
     Cores,
@@ -132,8 +132,7 @@ class MiniEncoder(Encoder):
         does not depend on its neighbours.
         """
         rows = [
-            encoding.ids
-            for encoding in self._load_tokenizer().encode_batch([readable(text) for text in texts])
+            encoding.ids for encoding in self._load_tokenizer().encode_batch(readable_texts(texts))
         ]
         vectors = np.empty((len(rows), self.dim), dtype=np.float32)
         order = sorted(

@@ -6,7 +6,7 @@ only one.
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Body, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
@@ -26,10 +26,12 @@ from vitsearch.web.pages import (
 )
 from vitsearch.web.pages.context import Page, form_of, page, views_for
 from vitsearch.web.privacy import exif_shown
+from vitsearch.web.responses import refuse_unknown_parameters
 from vitsearch.web.schemas import ErrorAnswer
 
 api_router = APIRouter(
     responses={status: {"model": ErrorAnswer} for status in (400, 401, 403, 503)},
+    dependencies=[Depends(refuse_unknown_parameters)],
 )
 
 
