@@ -70,7 +70,9 @@ class PlainPhrases(TextReading):
             return False
         closed = self._closes(each.last) or words[-1] == "s"  # last night's dinner
         if any(map(has_digit, words)):  # Q3 2021 trip
-            closed = (closed or self._is_scene(each.last)) and not self._is_make(each.first)
+            is_car = self._is_make(each.first) or after in words_of("makes")
+            named = not words[0].isdecimal() and self._opens_before(each)  # Q1 2021 whiteboard
+            closed = (closed or self._is_scene(each.last) or named) and not is_car
         elif words[0] != "tonight" and self._opens(each.begin):  # this morning coffee
             other = words_of("titles") | words_of("things") | words_of("goods")
             other |= words_of("function") | {"tonight", "standing", "glory"}
@@ -98,6 +100,13 @@ class PlainPhrases(TextReading):
         is_word = (len(after) > 2 and after.isalpha()) or after in words_of("ours")
         beside = is_word and not self._between(each.last).strip()
         return beside and after not in other and self._opens(each.begin)
+
+    def _ends_a_part(self, each: Candidate) -> bool:
+        """Return whether another part with its time follows: "dogs in 2019 and cats in 2020"."""
+        return self._word(each.last) in JOINS and any(
+            other.lead == each.lead and other.begin > each.last and other.kind == each.kind
+            for other in self._candidates
+        )
 
     def _plain_decade(self, each: Candidate) -> bool:
         """A car from the 1950s is a kind of car, photos from the 1950s are of that time."""
@@ -128,7 +137,7 @@ class PlainPhrases(TextReading):
         closed = self._closes(each.last)
         if each.lead in ("in", "unit", "all", *SIGNS):
             if each.lead in ("in", *SIGNS) and likely and year % 1000:
-                closed = closed or self._opens_before(each)
+                closed = closed or self._opens_before(each) or self._ends_a_part(each)
             return closed and before not in words_of("origins") | {"fashion", "set"}
         if each.lead == "around":
             return closed and before not in words_of("things")

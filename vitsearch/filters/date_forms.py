@@ -115,7 +115,8 @@ def _hint() -> re.Pattern[str]:
         rf"|ayer|anteayer|anoche|hace|since|desde|los \d0|est[ea]|pasad[oa]s?|antepasad[oa]"
         rf"|ultim[oa]s?"
         rf"|older|{either(date_words()['decade'])}"
-        rf"|(?:from|on|del) {either(date_words()['weekday'])})\b"
+        rf"|(?:from|on|del) {either(date_words()['weekday'])}"
+        r"|(?:from the|del) (?:weekend|finde|fin))\b"
     )
 
 
@@ -143,9 +144,11 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
     holiday, unit = either(known["holiday"]), either(UNITS)
     weekday = either(known["weekday"])
     named = either([*known["number"], *known["ordinal"]])  # el primero de mayo de 2020
+    photos = LISTS["lists"]["photos"]
     from_day = behind(
-        f"{word} {lead} " for word in LISTS["lists"]["photos"] for lead in ("from", "on", "del")
+        ["taken on ", *(f"{word} {lead} " for word in photos for lead in ("from", "on", "del"))]
     )
+    from_the = behind(f"{word} {lead} " for word in photos for lead in ("from the", "del"))
     clear = either(known["month"].keys() - {*LISTS["months"]["two_meanings"]})
     # after last, this
     recent = f"{either(known['month'])}|{season}|{holiday}|{weekday}|{unit}"
@@ -276,6 +279,11 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
             rf"{from_day}(?P<what>{weekday})(?: (?P<part>{part}))?"
             "(?! de (?:ramos|pascua|resurreccion|carnaval))",
             read_weekday,
+        ),
+        (
+            ("weekend", "fin"),
+            rf"{from_the}(?P<when>)(?P<what>weekend|fin de semana|finde)(?! of | de )",
+            read_recent,
         ),
         ((" before last",), rf"(?P<what>{recent}) before last", read_before_last),
         (("antepasad",), rf"(?P<what>{recent}) antepasad[oa]", read_before_last),

@@ -111,8 +111,12 @@ class TextReading:
 
     def _lead_at(self, index: int) -> str:
         """Return the kind of the word at a token, "" for one that leads to no phrase."""
-        is_new_year = self._word(index) == "year" and self._word(index - 1) == "new"
-        return "" if is_new_year else LEADS.get(self._word(index), "")  # lunar new year 2020
+        before = self._word(index - 1), self._word(index)
+        if before == ("new", "year") or (
+            before == ("de", "año") and self._word(index - 2) == "fin"
+        ):
+            return ""  # lunar new year 2020, fin de año 2020
+        return LEADS.get(self._word(index), "")
 
     def _is_negated(self, each: Candidate) -> bool:
         return self._negation(each) is not None
