@@ -142,6 +142,7 @@ def test_the_page_shows_the_moment_of_a_video(folder: Path) -> None:
             lambda answer: faults.append(answer.url) if answer.status >= 400 else None,
         )
         page.goto(f"/?key={KEY}&q=blue")
+        page.wait_for_url("/?q=blue")  # the page of the key goes on to it
         page.locator(".tile a.photo-link").first.click()
         sync_api.expect(page.locator("[data-viewer]")).to_be_visible(timeout=60_000)
         video = page.locator("video[data-video]")
