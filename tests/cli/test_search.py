@@ -205,10 +205,13 @@ def test_a_photo_whose_name_begins_with_a_minus(shelf: Path, tmp_path: Path) -> 
 def test_an_empty_collection_says_that_nothing_is_indexed_yet(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     with pytest.raises(CollectionError):
-        index_folder(tmp_path, encoder=ColourEncoder())
-    done = vitsearch("search", tmp_path, "red")
+        index_folder(tmp_path, collection=tmp_path / "c", encoder=ColourEncoder())
+    done = vitsearch("search", tmp_path, "red", "--collection", tmp_path / "c")
     assert (done.returncode, done.stdout) == (1, b"")
-    assert b"no photo is indexed yet: wait for `vitsearch index" in done.stderr
+    assert done.stderr.decode() == (
+        "vitsearch: nothing found: no photo is indexed yet: wait for "
+        f"`vitsearch index {tmp_path} --collection {tmp_path / 'c'}`, or run it again\n"
+    )
 
 
 def test_terms_by_plus_and_minus(shelf: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -581,6 +582,15 @@ def test_candidates_know_how_many_there_are(both: tuple[Collection, Collection])
 
 
 @pytest.mark.slow
+def test_a_search_before_anything_is_pushed_says_so(shards: Path, tmp_path: Path) -> None:
+    uri = f"milvus://{tmp_path / 'a.db'}/photos"
+    with closing(connect(parse_uri(uri))) as connection:
+        prepare(connection, open_shards(shards).manifest, index="FLAT")
+    done = vitsearch("search", uri, "red")
+    why = "nothing found: no photo is in it yet: `vitsearch push` writes those of shards"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", f"vitsearch: {why}\n")
+
+
 def test_push_and_search_from_the_command_line(shelf: Path, shards: Path, tmp_path: Path) -> None:
     place = f"milvus://{tmp_path / 'a.db'}"
     pushed = vitsearch(

@@ -22,6 +22,7 @@ from vitsearch.cli.options import (
     filters,
     keywords,
     open_collection,
+    pasteable,
     results,
 )
 from vitsearch.cli.output import (
@@ -218,7 +219,12 @@ def _search(photos: Sequence[str], query: "str | Path", options: dict[str, Any])
         if not hits:
             all_fit = {**chosen, "min_relevance": 0}
             nearest = find(NEAREST, all_fit) if chosen["min_relevance"] else []
-            print_note(f"vitsearch: {_nothing(opened, nearest, understood, chosen)}")
+            reason = (
+                _nothing(nearest, understood, chosen)
+                if any(map(len, opened))
+                else _empty(photos[0], options["collection"])
+            )
+            print_note(f"vitsearch: {reason}")
             _note_unread_texts(opened[0], query)
         if options["sheet"]:
             _write_sheet(Path(options["sheet"]), str(query), opened, hits)
@@ -286,16 +292,25 @@ def _understood(
 
 
 def _nothing(
-    opened: "Sequence[Collection]",
     nearest: "Sequence[SearchResult]",
     understood: "Understood | None",
     chosen: Mapping[str, Any],
 ) -> str:
     """Return why a search has no results, and the nearest ones where none fits the words."""
     if not nearest:
-        return f"nothing found: {_limits(opened, understood, chosen)}"
+        return f"nothing found: {_limits(understood, chosen)}"
     names = ", ".join(printable(_shown_path(hit)) for hit in nearest)
     return f"nothing here fits: the nearest are {names} (--min-relevance 0 lists them)"
+
+
+def _empty(photos: str, collection: str | None) -> str:
+    """Return how photos get into a collection that has none."""
+    from vitsearch.milvus import is_milvus
+
+    if is_milvus(photos):
+        return "nothing found: no photo is in it yet: `vitsearch push` writes those of shards"
+    command = f"vitsearch index {pasteable(photos, collection)}"
+    return f"nothing found: no photo is indexed yet: wait for `{command}`, or run it again"
 
 
 def _note_unread_texts(collection: "Collection", query: "str | Path") -> None:
@@ -311,13 +326,8 @@ def _note_unread_texts(collection: "Collection", query: "str | Path") -> None:
         )
 
 
-def _limits(
-    opened: "Sequence[Collection]", understood: "Understood | None", chosen: Mapping[str, Any]
-) -> str:
+def _limits(understood: "Understood | None", chosen: Mapping[str, Any]) -> str:
     """Return why a search may have no results."""
-    if not any(map(len, opened)):
-        folder = shell_word(opened[0].root)
-        return f"no photo is indexed yet: wait for `vitsearch index {folder}`, or run it again"
     if understood is not None:
         return f"no photo passes {', '.join(f'[{title}]' for title in understood.titles)}"
     if chosen["where"] is not None:
