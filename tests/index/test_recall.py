@@ -1,5 +1,6 @@
 """Tuning reaches the recall for photos and for words, selections are those of an exact search."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,16 @@ def test_of_many_texts_those_that_fit_the_photos_are_the_queries(tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_a_sample_takes_the_same_memory_for_any_number_of_texts(tmp_path: Path) -> None:
+    snapshot = open_snapshot(build(tmp_path / "index", *clustered(20_000, 16)))
+    texts = unit_rows(np.random.default_rng(0).standard_normal((4_000, 16)).astype(np.float32))
+    tracemalloc.start()
+    make_sample(snapshot, texts, photos=100)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 64_000_000  # all scores are 320,000,000 bytes, those of 8,192 rows 131,000,000
+
+
 def test_tuning_reaches_the_recall_for_each_kind_and_a_filter_keeps_it(tmp_path: Path) -> None:
     vectors, ids = clustered(COUNT)
     snapshot = open_snapshot(build(tmp_path / "index", vectors, ids, load_recipe("pq-fastscan")))

@@ -21,7 +21,7 @@ K = 10
 SPARE = 3  # candidates that a search asks for beyond the results wanted
 TIE = 1e-5  # as much as rough scores may be off
 OVERFETCHES = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128)
-ROWS = 8192  # compared at a time while a sample is answered
+SCORES = 1 << 21  # held at a time while a sample is answered
 RESCORE = 5.0e8  # dimensions of candidates that are fetched and scored a second
 LINKS = 32  # rows that a graph compares for each of the candidates that it holds
 # standard errors of a sample's mean: 99 of 100 other samples reach what one does by so many, and
@@ -100,10 +100,12 @@ def _nearest(vectors: Halves, queries: Vectors, count: int) -> list[Ids]:
     scores = np.empty(0, np.float32)
     rows, queried = np.empty(0, np.int64), np.empty(0, np.int64)
     bars = np.full(len(queries), -np.inf, dtype=np.float32)
-    for start in range(0, len(vectors), ROWS):
-        wide = widened(vectors[start : start + ROWS])
+    block = max(2 * count, SCORES // max(1, len(queries)))
+    for start in range(0, len(vectors), block):
+        wide = widened(vectors[start : start + block])
         lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-        near = (wide @ queries.T) / np.maximum(lengths, np.float32(1e-12))[:, None]
+        near = wide @ queries.T
+        near /= np.maximum(lengths, np.float32(1e-12))[:, None]
         if not start and len(near) > count:  # only what may be among the best is put in order
             bars = np.partition(near, -count, axis=0)[-count]
         row, query = np.nonzero(near >= bars)
