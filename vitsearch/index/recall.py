@@ -21,7 +21,7 @@ K = 10
 SPARE = 3  # candidates that a search asks for beyond the results wanted
 TIE = 1e-5  # as much as rough scores may be off
 OVERFETCHES = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128)
-SCORES = 1 << 21  # held at a time while a sample is answered
+SCORES = 1 << 20  # held at a time while a sample is answered
 RESCORE = 5.0e8  # dimensions of candidates that are fetched and scored a second
 LINKS = 32  # rows that a graph compares for each of the candidates that it holds
 # standard errors of a sample's mean: 99 of 100 other samples reach what one does by so many, and
