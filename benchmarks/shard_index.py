@@ -42,7 +42,7 @@ def own(process):
 def watch():
     while True:
         most["self"] = max(most["self"], own("self"))
-        for name in glob.glob("/proc/[0-9]*/comm"):
+        for name in glob.glob("/proc/[0-9]*/comm") if address else ():
             try:
                 with open(name) as file:
                     if file.read().startswith("ray::"):
@@ -50,8 +50,8 @@ def watch():
             except (OSError, ValueError):  # it ended meanwhile
                 pass
         time.sleep(0.02)
-threading.Thread(target=watch, daemon=True).start()
 output, index, recipe, memory, address = sys.argv[1:]
+threading.Thread(target=watch, daemon=True).start()
 report = build_index(output, index, recipe=recipe, memory=int(memory), address=address or None)
 resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps({

@@ -91,12 +91,11 @@ def _is_whole(number: object) -> bool:
 
 
 def _check_numbers(options: "SearchOptions") -> None:
-    for name, optional in (
-        ("min_score", True), ("min_relevance", False), ("diverse", False), ("collapse", True)
-    ):  # fmt: skip
-        value = getattr(options, name)
-        if not isinstance(value, Real) and not (value is None and optional):
-            raise QueryError(f"{name} is a number, not {value!r}")
+    for entry in fields(options):
+        kinds = get_args(entry.type) or (entry.type,)
+        value = getattr(options, entry.name)
+        if float in kinds and not isinstance(value, (Real, *kinds)):
+            raise QueryError(f"{entry.name} is a number, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)

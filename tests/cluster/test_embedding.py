@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -24,6 +23,7 @@ import pytest
 from helpers.cluster import command
 from helpers.photo_site import photo_site
 from helpers.photos import paint, shade
+from helpers.processes import listens
 from helpers.s3 import put
 from helpers.sources import pack, picture
 from vitsearch import Collection, index_folder
@@ -401,11 +401,6 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield f"ray://127.0.0.1:{port}"
         run.terminate()
         run.wait(60)
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as asked:
-        return asked.connect_ex(("127.0.0.1", port)) == 0
 
 
 class TestTheCommand:

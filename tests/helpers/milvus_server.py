@@ -5,7 +5,21 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from vitsearch.arrays import Halves, unit_rows
+from vitsearch.photos.columns import METADATA
+
+VALUES = {"text": "Ä", "date": "2019-07-14T18:30:05", "number": 3}
+COMPLETE = {name: VALUES[column.kind] for name, column in METADATA.items()}  # for want of nulls
+
+
+def like_photos(count: int, dim: int, seed: int = 0) -> Halves:
+    """Return unit rows ``(count, dim)`` with a few strong directions, as photos have."""
+    random = np.random.default_rng(seed)
+    spread = random.standard_normal((count, dim)) * np.exp(-np.arange(dim) / 12)
+    return unit_rows(spread.astype(np.float32)).astype(np.float16)
 
 
 class Server:

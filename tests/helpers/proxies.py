@@ -3,7 +3,6 @@
 import http.client
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from helpers.web_client import wait_until
+from helpers.processes import running
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 CADDY = shutil.which(
@@ -29,12 +28,6 @@ http {{
 """
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
 def running_nginx(folder: Path, server: str, port: int) -> Iterator[None]:
     """Run nginx with one server block until the end of the block; ``port`` is where it listens."""
@@ -42,7 +35,7 @@ def running_nginx(folder: Path, server: str, port: int) -> Iterator[None]:
     file = folder / "nginx.conf"
     file.write_text(_CONFIGURATION.format(folder=folder, server=server), encoding="utf-8")
     command = [NGINX, "-p", str(folder), "-c", str(file), "-e", "stderr"]
-    with _running(command, folder, port):
+    with running(command, folder, port):
         yield
 
 
@@ -55,29 +48,8 @@ def running_caddy(folder: Path, site: str, port: int) -> Iterator[None]:
     options = "{\n admin off\n auto_https off\n default_sni photos.example\n}"
     file.write_text(f"{options}\n{site}", encoding="utf-8")
     command = [CADDY, "run", "--config", str(file), "--adapter", "caddyfile"]
-    with _running(command, folder, port):
+    with running(command, folder, port, HOME=str(folder), XDG_DATA_HOME=str(folder / "data")):
         yield
-
-
-@contextmanager
-def _running(command: list[str], folder: Path, port: int) -> Iterator[None]:
-    home = os.environ | {"HOME": str(folder), "XDG_DATA_HOME": str(folder / "data")}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=home)
-    try:
-        wait_until(lambda: process.poll() is not None or _listens(port))
-        assert process.poll() is None, process.stderr and process.stderr.read().decode()
-        yield
-    finally:
-        process.terminate()
-        process.communicate()
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def make_certificate(folder: Path) -> None:

@@ -8,23 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.milvus_server import Server
+from helpers.milvus_server import COMPLETE, Server, like_photos
 from vitsearch import Progress
-from vitsearch.arrays import cosine_scores, top_k, unit_rows
+from vitsearch.arrays import cosine_scores, top_k
 from vitsearch.cluster.push import push
 from vitsearch.errors import CollectionError
 from vitsearch.filters import parse_filter
 from vitsearch.milvus import connect, parse_uri
 from vitsearch.milvus import store as milvus_store
 from vitsearch.milvus.store import Candidates, MilvusStore
-from vitsearch.photos.columns import METADATA
 from vitsearch.shards import Manifest, ShardRow, create_shards, photo_id
 from vitsearch.types import PhotoInfo
 
 pytestmark = [pytest.mark.engines, pytest.mark.slow]
 
 ROWS, DIM, SHARD = 6_000, 64, 1_000
-VALUES = {"text": "Ä", "date": "2019-07-14T18:30:05", "number": 3}
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +33,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def vectors(seed: int = 0) -> np.ndarray:
-    """Return rows with a few strong directions, as photos have."""
-    random = np.random.default_rng(seed)
-    spread = random.standard_normal((ROWS, DIM)) * np.exp(-np.arange(DIM) / 12)
-    return unit_rows(spread.astype(np.float32)).astype(np.float16)
+    return like_photos(ROWS, DIM, seed)
 
 
 def row(number: int, **facts: Any) -> ShardRow:
     """Return a photo that lacks no value: this server has no nulls."""
     path = f"{number % 7}/{number:05d}.jpg"
-    values = {name: VALUES[column.kind] for name, column in METADATA.items()} | facts
-    info = PhotoInfo(640 + number % 200, 480, values)
+    info = PhotoInfo(640 + number % 200, 480, COMPLETE | facts)
     return ShardRow(photo_id(path), path, 10, 0, number.to_bytes(16), info, "cat", 0.5)
 
 

@@ -7,16 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from helpers.browser import (
-    PHONE,
-    WIDE,
-    Browser,
-    expect,
-    needs,
-    serious,
-    texts,
-    visiting,
-)
+from helpers.browser import PHONE, WIDE, Browser, expect, needs, serious, texts, visiting
 from helpers.web_site import KEY, serving
 from vitsearch import index_folder
 from vitsearch.cli.demo import copy_samples

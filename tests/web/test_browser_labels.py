@@ -6,17 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.browser import (
-    PHONE,
-    WIDE,
-    Browser,
-    Page,
-    expect,
-    needs,
-    serious,
-    texts,
-    visiting,
-)
+from helpers.browser import PHONE, WIDE, Browser, Page, expect, needs, serious, texts, visiting
 from helpers.web_site import serving
 from vitsearch import Collection
 from vitsearch.collection.training import right_labels
@@ -84,7 +74,6 @@ def test_labels_are_judged_trained_on_and_kept(browser: Browser, site: tuple[str
         expect(page.locator(".tile")).to_have_count(4)
         page.get_by_role("link", name="Least sure first").click()
         expect(page.locator("#members")).to_contain_text("68 photos")
-        page.wait_for_load_state()
         shares = [float(text.split()[-2]) for text in texts(page.locator(".score"))]
         assert shares == sorted(shares)
         assert len(shares) >= 60

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from helpers.paths import ROOT
+from helpers.processes import free_port
 from helpers.proxies import (
     CADDY,
     NGINX,
-    free_port,
     make_certificate,
     running_caddy,
     running_nginx,

@@ -292,9 +292,7 @@ def _understood(
 
 
 def _nothing(
-    nearest: "Sequence[SearchResult]",
-    understood: "Understood | None",
-    chosen: Mapping[str, Any],
+    nearest: "Sequence[SearchResult]", understood: "Understood | None", chosen: Mapping[str, Any]
 ) -> str:
     """Return why a search has no results, and the nearest ones where none fits the words."""
     if not nearest:

@@ -1,4 +1,4 @@
-"""Errors as responses: JSON for programs, a page for people; and what no route has asked for."""
+"""Errors as responses: JSON for programs, a page for people. A parameter that is unknown is one."""
 
 import html
 from collections.abc import Mapping, Sequence
