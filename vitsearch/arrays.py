@@ -39,13 +39,20 @@ def cosine_scores(rows: NDArray[Any], query: NDArray[Any]) -> NDArray[np.float64
     ``(n, dim)``; 0 for a row of zeros.
 
     Each row is summed by itself in float64, so a row's score does not depend on its neighbours
-    and equal rows get equal scores, which a matrix product does not promise.
+    and equal rows get equal scores, which one product of all rows does not promise.
     """
     wide = np.asarray(rows, dtype=np.float64)
     vector = np.asarray(query, dtype=np.float64)
-    norms = np.sqrt((wide * wide).sum(axis=1)) * np.sqrt((vector * vector).sum(axis=-1))
-    products = (wide * vector).sum(axis=1)
-    return np.clip(products / np.where(norms == 0, 1, norms), -1.0, 1.0)
+    norms = np.sqrt(row_products(wide, wide)) * np.sqrt(row_products(vector, vector))
+    return np.clip(row_products(wide, vector) / np.where(norms == 0, 1, norms), -1.0, 1.0)
+
+
+def row_products(rows: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
+    """Return the product of each ``(n, dim)`` row with its own of ``others``, or with the one: each
+    by itself, for the threads of a matrix product take longer to wake up than a few of them take.
+    """
+    products: NDArray[Any] = (rows[..., None, :] @ others[..., :, None])[..., 0, 0]
+    return products
 
 
 _PRODUCT = 2**18  # multiplications of a matrix product, up to which OpenBLAS wakes no thread

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import Field, dataclass, field, fields
+from functools import cache
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypedDict, get_args, get_origin
 
@@ -90,12 +91,17 @@ def _is_whole(number: object) -> bool:
     return isinstance(number, Integral) and not isinstance(number, bool)
 
 
+@cache
+def _numbers() -> list[tuple[str, tuple[type, ...]]]:
+    """Return the options of a search that are numbers, with all types that they may be."""
+    types = ((entry.name, get_args(entry.type) or (entry.type,)) for entry in fields(SearchOptions))
+    return [(name, (Real, *kinds)) for name, kinds in types if float in kinds]
+
+
 def _check_numbers(options: "SearchOptions") -> None:
-    for entry in fields(options):
-        kinds = get_args(entry.type) or (entry.type,)
-        value = getattr(options, entry.name)
-        if float in kinds and not isinstance(value, (Real, *kinds)):
-            raise QueryError(f"{entry.name} is a number, not {value!r}")
+    for name, kinds in _numbers():
+        if not isinstance(value := getattr(options, name), kinds):
+            raise QueryError(f"{name} is a number, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,8 +98,8 @@ def test_threads_that_come_and_go_leave_no_connections(indexed: Path) -> None:
             thread.start()
             thread.join()
             assert answers == [expected]
-        names = [Path(file.path).name for file in psutil.Process().open_files()]
-        assert names.count("photos.db") <= 3
+        files = [Path(file.path) for file in psutil.Process().open_files()]
+        assert files.count((indexed / ".vitsearch" / "photos.db").resolve()) <= 3
 
 
 def test_closed_in_every_thread(indexed: Path) -> None:

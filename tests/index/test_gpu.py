@@ -19,7 +19,8 @@ from vitsearch.arrays import unit_rows
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import RecipeError
 from vitsearch.index.backends import ExactIndex, OnGpu, check_recipe, gpu_count, on_device
-from vitsearch.index.faiss_index import FaissIndex, build_faiss_index, make_index, read_faiss_index
+from vitsearch.index.faiss_files import read_faiss_index
+from vitsearch.index.faiss_index import FaissIndex, build_faiss_index, make_index
 from vitsearch.index.gpu import (
     MAX_RESULTS,
     ExactByGpu,

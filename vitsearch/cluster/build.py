@@ -316,7 +316,7 @@ def _tuned(job: _BuildJob, recall: float) -> tuple[Recipe, Measured | None]:
     """Return the recipe with the least search effort that reaches the recall, and its recall."""
     if job.exact:
         return Recipe("exact", "exact"), None
-    from vitsearch.index.faiss_index import read_faiss_index
+    from vitsearch.index.faiss_files import read_faiss_index
 
     vectors: Halves = mapped(job.staging / VECTORS, "<f2", (job.rows, job.dim))
     index = read_faiss_index(job.staging / FAISS, search=job.recipe.search)

@@ -141,7 +141,7 @@ class ShardIndex:
 
 def _opened(folder: Path, manifest: Manifest) -> VectorIndex:
     try:
-        from vitsearch.index.faiss_index import read_faiss_index
+        from vitsearch.index.faiss_files import read_faiss_index
     except ImportError as error:
         raise RecipeError(
             "an index built from shards is searched by FAISS: pip install 'vitsearch[faiss]'"

@@ -117,7 +117,7 @@ class Collection(OpenCollection):
         self._note_unread([word for meaning in meanings.values() for word in meaning.words])
         results: dict[int, SearchResults] = {}
         for where in dict.fromkeys(filters):
-            narrowed = replace(options, where=where)
+            narrowed = options if where == options.where else replace(options, where=where)
             group = [index for index, each in enumerate(filters) if each == where]
             pictured = [meanings[index] for index in group if index in meanings]
             hits = iter(self.find(pictured, narrowed) if pictured else ())

@@ -8,8 +8,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.arrays import Halves, Ids, Vectors, top_k
-from vitsearch.index.backends import ExactIndex, rough_scores, row_products, unit_widened
+from vitsearch.arrays import Halves, Ids, Vectors, row_products, top_k
+from vitsearch.index.backends import ExactIndex, rough_scores, unit_widened
 from vitsearch.index.snapshot import IndexSnapshot
 
 # rows, of an index or left by a filter, of which each is compared whatever the recipe
@@ -151,8 +151,8 @@ def _from_snapshot(
         nearest = _nearest_selected(snapshot, queries, reach, selection)
     proposals = []
     for ids, query in zip(nearest, queries, strict=True):
-        left = ids if selection is not None else ids[~is_among(ids, newer)]
-        positions, rows = _best(snapshot, snapshot.positions(left), query, count)
+        left = ids if selection is not None or not len(newer) else ids[~is_among(ids, newer)]
+        positions, rows = _best(snapshot, left, query, count)
         more = len(positions) < len(left) or len(ids) < available
         proposals.append(_proposal(snapshot, positions, rows, more))
     return proposals
@@ -171,13 +171,14 @@ def _proposal(snapshot: IndexSnapshot, positions: Ids, rows: Halves, more: bool)
 
 
 def _best(
-    snapshot: IndexSnapshot, positions: Ids, query: Vectors, count: int
+    snapshot: IndexSnapshot, candidates: Ids, query: Vectors, count: int
 ) -> tuple[Ids, Halves]:
     """Return the positions of the best of an index's candidates by its own rows, and these.
 
     They cost less to read than those in the database, which decide in the end: these rows are not
     checked, what is returned is.
     """
+    positions = snapshot.positions(candidates if snapshot.ordered is None else candidates[:count])
     rows = snapshot.vectors.take(positions, axis=0)
     if len(positions) <= count:
         return positions, rows
@@ -269,7 +270,8 @@ def _among(snapshot: IndexSnapshot, queries: Vectors, count: int, positions: Ids
             return np.packbits(mask, bitorder="little")
 
         chosen = _remembered(snapshot, "bits", (positions,), bits)
-        selected = snapshot.index.search_among(queries, count, chosen, share)
+        index = snapshot.ordered or snapshot.index
+        selected = index.search_among(queries, count, chosen, share)
         if selected is not None:
             return [candidates.ids for candidates in selected]
     wider = snapshot.search_batch(queries, int(count / share * 1.25) + 1)

@@ -1,11 +1,9 @@
-"""Any FAISS index, by its factory string (arXiv:2401.08281): built, opened and searched."""
+"""Any FAISS index, by its factory string (arXiv:2401.08281): built and searched."""
 
 import contextlib
-import ctypes
 import math
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import faiss as _faiss
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids, Vectors, drop_pages, products, top_k, unit_rows
 from vitsearch.errors import RecipeError
-from vitsearch.index import LISTS, Candidates, check_size, parse_factory, query_rows, smallest
+from vitsearch.index import Candidates, check_size, parse_factory, query_rows, smallest
 from vitsearch.index.recipe import Recipe, training_rows
 
 faiss: Any = _faiss  # its type stubs lack half of what is used here
@@ -24,9 +22,6 @@ if hasattr(os, "register_at_fork"):  # OpenMP would wait for threads that were l
 # numbers converted to float32 at a time while building: 4 MiB, with the copies 16
 _BLOCK = 1_048_576
 _SEED = 0
-_MAPPED: int = getattr(faiss, "IO_FLAG_MMAP_IFC", 0)  # older versions read the file into memory
-# finds lists that were left on disk; cannot be combined with the other flag
-_SAME_FOLDER: int = faiss.IO_FLAG_ONDISK_SAME_DIR | faiss.IO_FLAG_READ_ONLY
 # with fewer numbers to compare, threads cost more than they save, 20 times more on a busy machine
 _PARALLEL = 67_108_864
 # so many queries, with up to so many numbers, read a flat index once: FAISS reads it for each
@@ -48,6 +43,7 @@ class FaissIndex:
         # FAISS searches lists for one query on one thread; to wake the others costs more than that
         self._probes = self.effort()[0] == "nprobe"
         self._is_flat = isinstance(_unwrapped(index), faiss.IndexFlat)
+        self._params: Any = None
         _set_search_parameters(index, search or {})
 
     def __len__(self) -> int:
@@ -72,7 +68,7 @@ class FaissIndex:
                 scores, ids = self._multiplied(rows, count)
             else:
                 with one_thread() if small else contextlib.nullcontext():
-                    scores, ids = self._index.search(rows, count)
+                    scores, ids = self._index.search(rows, count, params=self._params)
         except (RuntimeError, AssertionError) as error:
             raise RecipeError(
                 f"FAISS cannot search the index ({short_reason(error)}): index with another recipe"
@@ -95,9 +91,7 @@ class FaissIndex:
         lists = faiss.extract_index_ivf(self._index)  # more are read, the fewer rows they hold
         nprobe = min(int(lists.nlist), math.ceil(lists.nprobe / math.sqrt(share)))
         selector = faiss.IDSelectorBitmap(allowed)
-        params = faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
-        if isinstance(faiss.downcast_index(self._index), faiss.IndexPreTransform):
-            params = faiss.SearchParametersPreTransform(index_params=params)
+        params = self.parameters(faiss.SearchParametersIVF(sel=selector, nprobe=nprobe))
         rows = query_rows(queries, self.dim)
         try:
             with one_thread() if len(rows) == 1 else contextlib.nullcontext():
@@ -105,6 +99,17 @@ class FaissIndex:
         except (RuntimeError, AssertionError):  # a kind of lists that takes no selection
             return None
         return list(map(_without_padding, scores, ids))
+
+    def parameters(self, of_lists: Any) -> Any:
+        """Return the parameters of a search with those of the lists."""
+        if isinstance(self.faiss_index, faiss.IndexPreTransform):
+            return faiss.SearchParametersPreTransform(index_params=of_lists)
+        return of_lists
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether several threads search for one query."""
+        return self._lists is not None
 
     @property
     def faiss_index(self) -> Any:
@@ -199,7 +204,7 @@ def build_faiss_index(recipe: Recipe, vectors: Halves, ids: Ids) -> FaissIndex:
             ) from error
         index = make_index("Flat", dim)
         add(index, vectors, ids)
-    return FaissIndex(index, search=_applicable(index, recipe.search))
+    return FaissIndex(index, search=applicable(index, recipe.search))
 
 
 def faiss_gpu_count() -> int:
@@ -218,82 +223,6 @@ def check_factory(recipe: Recipe, dim: int) -> None:
     parse_factory(factory, dim)
     index = make_index(smallest(factory), dim, shown=factory)
     _set_search_parameters(index, recipe.search)
-
-
-def read_faiss_index(path: Path, *, search: Mapping[str, float] | None = None) -> FaissIndex:
-    """Return the index in a file, memory-mapped where the system and the index allow it.
-
-    Lists on disk lie beside it. The file must have been checked before: FAISS trusts what it reads.
-    Raises RuntimeError when FAISS cannot read it.
-    """
-    index = _read(path)
-    return FaissIndex(index, search=_applicable(index, search or {}))
-
-
-def _read(path: Path) -> Any:
-    has_lists = (path.parent / LISTS).exists()
-    flags = _SAME_FOLDER if has_lists else _MAPPED
-    with named(path) as name:
-        if name is not None:
-            quiet = silenced() if has_lists else contextlib.nullcontext()
-            # of a file system without shared maps, or a file that cannot be read at all
-            skipped = (TypeError,) if has_lists else (TypeError, RuntimeError)
-            with contextlib.suppress(*skipped), quiet:
-                return _with_own_lists(faiss.read_index(name, flags), path)
-    with open(path, "rb") as file:
-        return _with_own_lists(faiss.read_index(faiss.PyCallbackIOReader(file.read)), path)
-
-
-def _with_own_lists(index: Any, path: Path) -> Any:
-    """Return an index whose lists on disk, if any, are the whole file beside it.
-
-    Raises RuntimeError for another: an index may name any file of this machine, and reading one
-    that is shorter than it says would end the process.
-    """
-    try:
-        lists = faiss.downcast_InvertedLists(faiss.extract_index_ivf(index).invlists)
-    except RuntimeError:
-        return index
-    if isinstance(lists, faiss.OnDiskInvertedLists):
-        beside = path.parent / LISTS
-        size = os.path.getsize(beside) if beside.exists() else -1
-        if Path(lists.filename).name != LISTS or size < lists.totsize:
-            raise RuntimeError(f"its lists are not those in {LISTS}")
-    return index
-
-
-@contextlib.contextmanager
-def silenced() -> Iterator[None]:
-    """Keep what FAISS prints about lists on disk off standard output inside the block."""
-    library = ctypes.CDLL(None)
-    library.fflush(None)
-    stdout, devnull = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(devnull, 1)
-        yield
-    finally:
-        library.fflush(None)
-        os.dup2(stdout, 1)
-        os.close(stdout)
-        os.close(devnull)
-
-
-@contextlib.contextmanager
-def named(path: Path) -> Iterator[str | None]:
-    """Yield a name by which FAISS can open a file, or None: it takes only names in UTF-8.
-
-    On Linux that is a path through the open folder's descriptor, so that FAISS finds the lists
-    beside the file too.
-    """
-    by_number = Path("/proc/self/fd")
-    if by_number.exists() and path.name.isascii():
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            yield f"{by_number}/{folder}/{path.name}"
-        finally:
-            os.close(folder)
-        return
-    yield str(path) if os.name == "posix" or str(path).isascii() else None
 
 
 def make_index(factory: str, dim: int, count: int = 0, *, shown: str = "") -> Any:
@@ -402,7 +331,7 @@ def _unwrapped(index: Any) -> Any:
     return faiss.downcast_index(index.index) if hasattr(index, "index") else index
 
 
-def _applicable(index: Any, search: Mapping[str, float]) -> Mapping[str, float]:
+def applicable(index: Any, search: Mapping[str, float]) -> Mapping[str, float]:
     """Return the search parameters, none for a flat index, which few rows get instead."""
     return {} if isinstance(_unwrapped(index), faiss.IndexFlat) else search
 

@@ -34,6 +34,7 @@ from vitsearch.index.backends import (
     check_recipe,
     faiss_is_installed,
     on_device,
+    ordered_by,
     wants_gpu,
 )
 from vitsearch.index.manifest import (
@@ -76,6 +77,7 @@ class IndexSnapshot:
     ``degraded`` says why in one line, else it is None. ``blocks`` are those of the vectors, and
     ``scans`` says that every search reads all of them. ``removed`` are those of its `Origin`,
     ``generations`` ``(n,)`` uint32 those of the rows, None in a folder of before they were stored;
+    ``ordered`` is the index with its candidates in the order of the rows, None where it has none;
     ``filtered`` is for what a search remembers of its filter, ``tables`` for where ids are.
     """
 
@@ -88,6 +90,7 @@ class IndexSnapshot:
     scans: bool = False
     removed: Ids | None = None
     generations: NDArray[np.uint32] | None = None
+    ordered: SelectiveIndex | None = None
     filtered: list[tuple[str, tuple[object, ...], Any, int]] = field(default_factory=list)
     tables: list[NDArray[Any]] = field(default_factory=list)
 
@@ -126,7 +129,7 @@ class IndexSnapshot:
         """Return what `search` returns for each of the ``(m, dim)`` queries."""
         if self.scans:
             self.blocks.check()
-        return self.index.search_batch(queries, k)
+        return (self.ordered or self.index).search_batch(queries, k)
 
     def positions(self, ids: Ids) -> Ids:
         """Return the positions ``(n,)`` of rows by their ids; raises IndexDamaged for others."""
@@ -325,15 +328,11 @@ def open_snapshot(folder: Path, *, device: str = "cpu") -> IndexSnapshot:
         time.sleep(0.002)  # a build is putting a new folder in its place
     if isinstance(snapshot, IndexDamaged):
         raise snapshot
-    index = on_device(
-        snapshot.index,
-        snapshot.recipe,
-        device=device,
-        vectors=snapshot.vectors,
-        ids=snapshot.ids,
-    )
+    vectors, ids = snapshot.vectors, snapshot.ids
+    index = on_device(snapshot.index, snapshot.recipe, device=device, vectors=vectors, ids=ids)
     scans = isinstance(index, ExactIndex | LateIndex) or index is not snapshot.index
-    return replace(snapshot, index=index, scans=scans)
+    ordered = None if scans else ordered_by(index, vectors, ids)
+    return replace(snapshot, index=index, scans=scans, ordered=ordered)
 
 
 def verify_snapshot(folder: Path, *, check_content: bool = True) -> Manifest:

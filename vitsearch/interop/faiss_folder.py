@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from vitsearch.arrays import Ids, Vectors, map_npy, mapped
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError, RecipeError
-from vitsearch.index.faiss_index import build_faiss_index, named, short_reason
+from vitsearch.index.faiss_files import named
+from vitsearch.index.faiss_index import build_faiss_index, short_reason
 from vitsearch.index.recipe import Recipe, load_recipe
 from vitsearch.interop.base import (
     BLOCK,
