@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A cluster that the runs of a test use, with one GPU that is none: what a GPU is given to runs
     on the CPU.

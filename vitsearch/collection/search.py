@@ -197,7 +197,9 @@ class Reranker:
                 )
             (proposed, rescored), first = first, None
             hits = _best_moments(rescored)
-            above = [hit for hit in hits if reaches(hit.score, least)]
+            above = hits
+            if least > -math.inf:
+                above = [hit for hit in hits if reaches(hit.score, least)]
             if _is_settled(
                 _reach(proposed, rescored), hits, count, least=least, enough=len(above) <= limit
             ):
