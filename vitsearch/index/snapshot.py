@@ -63,7 +63,7 @@ FILES = (VECTORS, IDS, GENERATIONS, FAISS, LISTS, REMOVED)
 # a file of the index up to this size is read in full when it is opened, in 20 ms
 WHOLE = 64 * 1024 * 1024
 ALL_ROWS = Origin()
-MAX_LATE, LATE = 2**24, 2  # numbers in the rows of a `LateIndex`, and queries before it is loaded
+MAX_LATE, LATE = 2**24, 4  # numbers in the rows of a `LateIndex`, and queries before it is loaded
 MAX_SPAN = 4  # ids for each row, from which positions are searched for: a table would be too large
 _ATTEMPTS = 20  # to open a folder that is being replaced
 
