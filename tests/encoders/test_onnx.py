@@ -36,7 +36,7 @@ from vitsearch.encoders.checkpoints import ONE_QUERY  # noqa: E402
 from vitsearch.encoders.language import readable  # noqa: E402
 from vitsearch.encoders.onnx import IMAGE, TEXT, OnnxEncoder, usable_cores  # noqa: E402
 from vitsearch.encoders.onnx_cache import OnnxExport  # noqa: E402
-from vitsearch.encoders.open_clip import portable_open_clip  # noqa: E402
+from vitsearch.encoders.open_clip_text import portable_open_clip  # noqa: E402
 from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader, rules_from  # noqa: E402
 from vitsearch.encoders.torch_encoder import TorchEncoder  # noqa: E402
 from vitsearch.errors import EncoderError  # noqa: E402

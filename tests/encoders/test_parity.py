@@ -18,7 +18,7 @@ open_clip = pytest.importorskip("open_clip", reason="needs the extra vitsearch[c
 transformers = pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
 
 from helpers import tiny_models as tiny  # noqa: E402
-from vitsearch.encoders import load_local_dir  # noqa: E402
+from vitsearch.encoders import load_encoder, load_local_dir  # noqa: E402
 from vitsearch.encoders.open_clip import load_open_clip  # noqa: E402
 from vitsearch.encoders.torch_encoder import TorchEncoder  # noqa: E402
 
@@ -243,9 +243,44 @@ def test_an_open_clip_siglip_lower_cases_pads_and_has_a_bias(tmp_path: Path) -> 
 
 def test_clip_byte_pairs_of_open_clip(folders: dict[str, Path]) -> None:
     ids = load(folders["open_clip"]).tokenize(list(BPE_GOLDEN))["input_ids"].tolist()
+    width = max(map(len, BPE_GOLDEN.values())) + 2
     for text, row in zip(BPE_GOLDEN, ids, strict=True):
         wanted = [49406, *BPE_GOLDEN[text], 49407]
-        assert row == wanted + [0] * (77 - len(wanted)), text
+        assert row == wanted + [0] * (width - len(wanted)), text
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnx"])
+@pytest.mark.parametrize("custom", [False, True])
+def test_padding_is_not_computed_where_nothing_reads_it(
+    tmp_path: Path, custom: bool, runtime: str
+) -> None:
+    theirs = tiny.save_open_clip(tmp_path, {**tiny.OPEN_CLIP_CONFIG, "custom_text": custom}).eval()
+    encoder = load_encoder(f"local-dir:{tmp_path}", "cpu", runtime=runtime)
+    texts = ["two", "", "a photo of a cat", "<end_of_text> a dog", "a long text about dogs " * 40]
+    with torch.no_grad():
+        expected = theirs.encode_text(open_clip.tokenize(texts), normalize=True)
+    assert_close(encoder.encode_texts(texts), expected)
+    assert encoder.tokenize(texts)["input_ids"].shape == (5, 77)
+    for text, row in zip(texts[:3], expected, strict=False):
+        assert encoder.tokenize([text])["input_ids"].shape == (1, len(text.split()) + 2)
+        assert_close(encoder.encode_texts([text])[0], row)
+    assert encoder.encode_texts([]).shape == (0, encoder.dim)
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [{"no_causal_mask": True}, {"pool_type": "last"}, {"embed_cls": True}],
+    ids=lambda reads: next(iter(reads)),
+)
+def test_padding_is_computed_where_it_is_read(tmp_path: Path, reads: dict[str, Any]) -> None:
+    config = {**tiny.OPEN_CLIP_CONFIG, "custom_text": True}
+    config["text_cfg"] = {**config["text_cfg"], **reads}
+    theirs = tiny.save_open_clip(tmp_path, config).eval()
+    encoder = load(tmp_path)
+    with torch.no_grad():
+        expected = theirs.encode_text(open_clip.tokenize(["two"]), normalize=True)
+    assert_close(encoder.encode_texts(["two"]), expected)
+    assert encoder.tokenize(["two"])["input_ids"].shape == (1, 77)
 
 
 def test_clip_byte_pairs_of_transformers(folders: dict[str, Path]) -> None:

@@ -39,8 +39,8 @@ log = logging.getLogger("vitsearch")
 
 EXPORTER = 1  # raised when exports made before are no longer usable
 # of the graphs: since 2 the last layers compute one token alone where that is enough, since 3
-# attention is one operation
-REVISION = 3
+# attention is one operation, since 4 open_clip's text towers take texts without padding
+REVISION = 4
 FACTS = "export.json"
 _DERIVED = ("optimised-", ".")  # begin the names of what an export does not need
 REFUSED = "refused.txt"  # why a model cannot be exported, so that it is not tried at each run

@@ -1,10 +1,8 @@
 """``open_clip:ARCH/TAG``, every pretrained model that open_clip lists (Ilharco et al., OpenCLIP),
-and open_clip models in a folder; their tokenizers as files of `tokenizers`: its byte pairs (Radford
-et al. 2021, CLIP) and those of the Hugging Face hub.
+and open_clip models in a folder.
 """
 
 import logging
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -12,11 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-import tokenizers
 import torch
-from open_clip import tokenizer as theirs
 from safetensors import safe_open
-from tokenizers import Regex, models, pre_tokenizers
 from torch import nn
 
 from vitsearch.encoders.checkpoints import (
@@ -33,13 +28,10 @@ from vitsearch.encoders.checkpoints import (
 from vitsearch.encoders.hub import hub_folder
 from vitsearch.encoders.language import language_marks, mark_languages
 from vitsearch.encoders.lazy_weights import LazyWeights, build_lazily, find_weights
+from vitsearch.encoders.open_clip_text import portable_open_clip, reads_no_padding, without_end
 from vitsearch.encoders.preprocess import from_open_clip
 from vitsearch.encoders.tokenizer import (
-    Cleaning,
-    PortableTokenizer,
-    TokenRules,
     check_tokenizer_files,
-    portable_fast,
 )
 from vitsearch.encoders.torch_encoder import (
     Tokens,
@@ -51,103 +43,6 @@ from vitsearch.encoders.torch_encoder import (
 from vitsearch.errors import EncoderError
 from vitsearch.untrusted import guarded
 from vitsearch.vit.weights import vit_from_open_clip
-
-_ENDINGS = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"]
-_GAP = 0xD800, 0xE000  # surrogates are not characters
-
-
-def portable_open_clip(tokenizer: Any) -> PortableTokenizer | None:
-    """Return open_clip's tokenizer without open_clip, or None for one that does more than we know
-    of.
-    """
-    cleaning = _cleaning(tokenizer)
-    if cleaning is None:
-        return None
-    if type(tokenizer) is open_clip.SimpleTokenizer and tokenizer.reduction_fn is None:
-        return _byte_pairs(tokenizer, cleaning)
-    if type(tokenizer) is theirs.HFTokenizer and not tokenizer.tokenizer_mode:
-        zeroed = tokenizer.tokenizer.sep_token_id if tokenizer.strip_sep_token else None
-        return portable_fast(
-            tokenizer.tokenizer,
-            TokenRules(
-                cleaning,
-                tokenizer.context_length,
-                tokenizer.tokenizer.pad_token_id,
-                full=True,
-                mask=False,
-                zeroed=zeroed,
-                languages=language_marks(tokenizer.tokenizer),
-            ),
-        )
-    return None
-
-
-def _cleaning(tokenizer: Any) -> Cleaning | None:
-    known: dict[Any, Cleaning] = {
-        theirs._clean_lower: "open_clip lower",
-        theirs._clean_whitespace: "open_clip whitespace",
-        theirs._clean_canonicalize: "open_clip canonicalize",
-    }
-    return known.get(getattr(tokenizer, "clean_fn", None))
-
-
-def _byte_pairs(tokenizer: Any, cleaning: Cleaning) -> PortableTokenizer:
-    """Return CLIP's own tokenizer: words by a pattern, their bytes as letters, pairs joined by
-    rank.
-    """
-    names = {number: piece for piece, number in tokenizer.encoder.items()}
-    specials = {names[number]: number for number in tokenizer.all_special_ids}
-    vocabulary = {
-        piece: number for piece, number in tokenizer.encoder.items() if piece not in specials
-    }
-    merges = [pair for pair, _ in sorted(tokenizer.bpe_ranks.items(), key=lambda ranked: ranked[1])]
-    fast = tokenizers.Tokenizer(
-        models.BPE(
-            vocab=vocabulary, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>"
-        )
-    )
-    pattern = Regex(f"(?i:{'|'.join([*specials, *_ENDINGS])})|{_words()}")
-    fast.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(pattern, "removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    marks = (int(tokenizer.sot_token_id), int(tokenizer.eot_token_id))
-    rules = TokenRules(
-        cleaning,
-        tokenizer.context_length,
-        pad=0,
-        full=True,
-        mask=False,
-        marks=marks,
-        specials=specials,
-    )
-    return PortableTokenizer(fast.to_str(), rules)
-
-
-def _words() -> str:
-    """Return CLIP's pattern of words with its classes of letters, digits and the rest written out.
-
-    Two libraries of patterns rarely know the same edition of Unicode, and open_clip's skips one
-    combining mark (U+0345).
-    """
-    letters, digits, rest = (
-        _written_out(kind) for kind in (r"[\p{L}]", r"[\p{N}]", r"[^\s\p{L}\p{N}]")
-    )
-    return f"[{letters}]+|[{digits}]|[{rest}]+"
-
-
-def _written_out(kind: str) -> str:
-    """Return the ranges of characters that open_clip's library of patterns takes for one class."""
-    import regex
-
-    ranges = []
-    for part in (range(_GAP[0]), range(_GAP[1], sys.maxunicode + 1)):
-        for run in regex.finditer(f"{kind}+", "".join(map(chr, part)), regex.IGNORECASE):
-            ranges.append(f"\\x{{{part[run.start()]:x}}}-\\x{{{part[run.end() - 1]:x}}}")
-    return "".join(ranges)
-
 
 CONFIG = "open_clip_config.json"
 _WEIGHTS = [  # in the order in which open_clip looks for them
@@ -284,9 +179,14 @@ def towers_of(
     encode_text: Callable[..., torch.Tensor] = net.encode_text  # type: ignore[assignment]
 
     marks = language_marks(getattr(tokenizer, "tokenizer", None))
+    without_padding = reads_no_padding(net, tokenizer)
+    if without_padding is not None:
+        encode_text = without_padding
 
     def tokenize(texts: Sequence[str]) -> Tokens:
         ids = tokenizer(texts)
+        if without_padding is not None:
+            ids = without_end(ids)
         if marks is not None:
             mark_languages(ids.numpy(), texts, marks)
         return {"input_ids": ids}
@@ -296,12 +196,12 @@ def towers_of(
         dim=int(config["embed_dim"]),
         encode_images=lambda pixels: encode_image(pixels, normalize=False),
         tokenize=tokenize,
-        encode_texts=lambda tokens: encode_text(tokens["input_ids"], normalize=False),
+        encode_texts=lambda tokens: encode_text(tokens["input_ids"]),
         logit_scale=float(scale.detach().exp().mean()),
         logit_bias=None if bias is None else float(bias.detach().mean()),
         image_tower=lambda: vit_from_open_clip(net.visual),
         files=tuple(files),
-        portable=lambda: portable_open_clip(tokenizer),
+        portable=lambda: portable_open_clip(tokenizer, full=without_padding is None),
         context=int(getattr(tokenizer, "context_length", None) or 0),
         waiting=waiting,
     )
