@@ -277,7 +277,7 @@ class PlainPhrases(TextReading):
             one_of and before in JOINS and self._closes(each.last)
         ):
             return True
-        doubt = each.ambiguous and not one_of
+        doubt = bool(each.ambiguous) and not one_of and not self._is_certain(each)
         if self._word(each.last) in words_of("photos"):  # my iPhone photos
             return not doubt and self._opens(begin)
         if self._word(begin) in ("my", "mi") and self._lists_photos(begin):
@@ -295,6 +295,12 @@ class PlainPhrases(TextReading):
         if each.weak == "model":
             return self._stands_alone(each)
         return self._opens(begin) or self._is_scene(begin - 1)
+
+    def _is_certain(self, each: Candidate) -> bool:
+        """Return whether a name that is also a word means a camera here: D70, Canon photos."""
+        word, photos = self._words[each.first], self._word(each.last) in words_of("photos")
+        alone = each.first == 0 and (photos or each.last == len(self._words))
+        return alone and (has_digit(word) or (photos and word in words_of("makers")))
 
     def _is_one_of_cameras(self, each: Candidate) -> bool:
         """Return whether there is another camera beside a camera: "iPhone or Pixel"."""

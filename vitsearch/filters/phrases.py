@@ -395,7 +395,7 @@ def _folder_form() -> re.Pattern[str]:
 @cache
 def _folder_before_form() -> re.Pattern[str]:
     return re.compile(
-        rf"{WORD_START}(?:in|inside|from|under) (?:the |my )?"
+        rf"(?:^|{WORD_START}(?:in|inside|from|under) )(?:the |my )?"
         r"(?P<name>(?:(?!in |from |under )\S+ ){0,3}\S+) (?:folder|directory)" + WORD_END
     )
 

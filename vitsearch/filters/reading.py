@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
 
+from vitsearch.filters.word_lists import date_words
 from vitsearch.filters.words import QUOTED, TOKEN, Phrase, Vocabulary, plain, words_of
 
 ARTICLES = frozenset({"the", "el", "la", "los", "las", "este", "esta"})
@@ -44,6 +45,7 @@ NEGATION_PHRASES = {  # with the preposition of what follows, if they end with o
     ("que", "no", "sea"), ("no", "sean"), ("no", "son"), ("no", "es"), ("no", "esta"),
     ("no", "esten"), ("no", "estan"),
     ("all", "but"), ("everything", "but"), ("anything", "but"),
+    ("everywhere", "but"), ("anywhere", "but"), ("everywhere", "except"), ("anywhere", "except"),
 }  # fmt: skip
 PHRASE_ENDS = {words[-1] for words in (*LEAD_PHRASES, *NEGATION_PHRASES)}
 NEGATED_VERBS = {"isn", "aren", "wasn", "weren"}  # before 't
@@ -297,8 +299,9 @@ class TextReading:
             "with",
         }
         after_quote = "\0" in self._plain[: self._tokens[each.begin][0]].rstrip()[-1:]
+        feast = f"{self._word(each.begin - 2)} {before}" in date_words()["holiday"]  # Semana Santa
         return (
-            before not in part_of_other
+            (before not in part_of_other or feast)
             and not (before and self._lead_at(each.begin - 1))
             and not has_digit(before)
             and not after_quote

@@ -242,7 +242,11 @@ LISTS: dict[str, Any] = {
             """
         ),
         # before a time or a place these say no more: "anything from Berlin"
-        "anything": comma_words("anything, everything, something, stuff, algo"),
+        "anything": comma_words(
+            "anything, everything, something, stuff, algo, anywhere, everywhere"
+        ),
+        # with "photos" after them these are the camera's: "Canon photos", but apple photos
+        "makers": comma_words("canon, sony, samsung, kodak, leica, nokia"),
         # what happens or is seen at some time and place: "2019 trip", "Lisbon sunset"
         "scenes": comma_words(
             """
