@@ -153,6 +153,8 @@ class PlainPhrases(TextReading):
             return closed and (self._of_photos(each.begin) or (spanish and not is_thing))
         if each.lead:
             return False
+        if before in ("with", "con"):
+            return False  # a shirt with 2019 on it
         is_subject = year % 1000 and (self._opens_subject(each) or self._follows_photos(each))
         beside = is_subject or self._beside_picture(each) or self._follows(each, "place")
         return likely and not self._is_make(each.first) and beside

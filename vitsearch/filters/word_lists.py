@@ -371,7 +371,7 @@ LISTS: dict[str, Any] = {
             in, on, at, from, of, and, or, the, during, taken, shot, made, en, de, del, y, o, e,
             el, la, los, las, durante, desde, tomadas, tomada, tomados, tomado, hechas, hecha,
             with, con, by, por, a, al, to, over, around, either, but, pero, within, every, each,
-            cada
+            cada, through, across
             """
         ),
         "left_edges": comma_words("and, or, of, y, o, e, de, del, please"),
@@ -387,7 +387,8 @@ LISTS: dict[str, Any] = {
         "requests": comma_words(
             """
             all, show, find, search, todas, todos, todo, muestrame, busca, ver, please, things,
-            photographed, filmed, fotografie, filme, only, solo
+            photographed, filmed, fotografie, filme, only, solo, latest, newest, recent, most,
+            ultimas, recientes
             """
         ),
         # between a camera and what comes before it: "taken with my"
