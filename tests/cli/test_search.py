@@ -448,11 +448,16 @@ def test_dupes_whose_names_are_not_text(tmp_path: Path) -> None:
         (["red in 1999"], "no photo passes [1999]"),
         (["red", "--where", "year = 1999"], "no photo passes the filters"),
         (["red", "--offset", "100"], "--offset left none"),
+        (
+            ["red", "--under", "shelf"],
+            "no photo is in a folder 'shelf' of SHELF: --under takes a folder inside it, such as "
+            "italy/rome",
+        ),
     ],
 )
 def test_a_search_without_results_says_why(shelf: Path, arguments: list[str], reason: str) -> None:
     done = vitsearch("search", shelf, *arguments)
-    said = f"vitsearch: nothing found: {reason}"
+    said = f"vitsearch: nothing found: {reason.replace('SHELF', str(shelf))}"
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.decode().splitlines()[-1] == said
 

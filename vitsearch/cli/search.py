@@ -220,7 +220,7 @@ def _search(photos: Sequence[str], query: "str | Path", options: dict[str, Any])
             all_fit = {**chosen, "min_relevance": 0}
             nearest = find(NEAREST, all_fit) if chosen["min_relevance"] else []
             reason = (
-                _nothing(nearest, understood, chosen)
+                _nowhere(opened, options["under"]) or _nothing(nearest, understood, chosen)
                 if any(map(len, opened))
                 else _empty(photos[0], options["collection"])
             )
@@ -299,6 +299,20 @@ def _nothing(
         return f"nothing found: {_limits(understood, chosen)}"
     names = ", ".join(printable(_shown_path(hit)) for hit in nearest)
     return f"nothing here fits: the nearest are {names} (--min-relevance 0 lists them)"
+
+
+def _nowhere(opened: "Sequence[Collection]", under: str | None) -> str:
+    """Return that no photo is in a folder, "" where there are some."""
+    from vitsearch.filters import filter_all
+
+    below = filter_all(None, under=under)
+    if below is None or any(each.store.count_where(below) for each in opened):
+        return ""
+    names = ", ".join(each.backend.name for each in opened)
+    return (
+        f"nothing found: no photo is in a folder {under!r} of {names}: --under takes a folder "
+        "inside it, such as italy/rome"
+    )
 
 
 def _empty(photos: str, collection: str | None) -> str:
