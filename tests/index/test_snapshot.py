@@ -102,7 +102,7 @@ def flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def nearest(snapshot: IndexSnapshot) -> list[tuple[list[int], list[float]]]:
     query = np.array([0.6, 0.8, 0, 0], dtype=np.float32)
-    found = [snapshot.search(query, 3) for _ in range(4)]
+    found = [snapshot.search(query, 3) for _ in range(6)]
     return [(each.ids.tolist(), [round(float(x), 6) for x in each.scores]) for each in found]
 
 
@@ -118,10 +118,11 @@ def test_few_rows_are_compared_until_an_index_is_worth_loading(
 
     monkeypatch.setattr(FaissBackend, "open", counted)
     snapshot = open_snapshot(flat)
-    assert nearest(snapshot) == [([5, 3, 9], [0.8, 0.6, 0.0])] * 4
+    assert nearest(snapshot) == [([5, 3, 9], [0.8, 0.6, 0.0])] * 6
     assert loaded == [flat]
     many = open_snapshot(flat)  # a batch is worth it
-    assert [each.ids.tolist() for each in many.search_batch(np.eye(4)[:3], 1)] == [[3], [5], [9]]
+    queries = np.tile(np.eye(4)[:3], (2, 1))
+    assert [each.ids.tolist() for each in many.search_batch(queries, 1)] == [[3], [5], [9]] * 2
     assert loaded == [flat, flat]
 
 
@@ -136,7 +137,7 @@ def test_an_index_that_is_loaded_late_is_checked_then(flat: Path) -> None:
 def test_rows_go_on_to_be_compared_where_the_index_was_replaced(flat: Path) -> None:
     snapshot = open_snapshot(flat)
     built(flat, 2, (1, 2, 4), recipe="flat")
-    assert nearest(snapshot) == [([5, 3, 9], [0.8, 0.6, 0.0])] * 4
+    assert nearest(snapshot) == [([5, 3, 9], [0.8, 0.6, 0.0])] * 6
 
 
 def test_what_a_gpu_is_to_search_is_loaded_at_once(tmp_path: Path, flat: Path) -> None:
