@@ -270,7 +270,7 @@ def _among(snapshot: IndexSnapshot, queries: Vectors, count: int, positions: Ids
             return np.packbits(mask, bitorder="little")
 
         chosen = _remembered(snapshot, "bits", (positions,), bits)
-        index = snapshot.ordered or snapshot.index
+        index = snapshot.index if snapshot.ordered is None else snapshot.ordered
         selected = index.search_among(queries, count, chosen, share)
         if selected is not None:
             return [candidates.ids for candidates in selected]

@@ -107,8 +107,9 @@ class OrderedIndex(FaissIndex):
         self._probes = True
         # an altered id must not be where memory is read
         self._ids = faiss.IDSelectorRange(int(ids[0]), int(ids[-1]) + 1)
-        nprobe = faiss.extract_index_ivf(index.faiss_index).nprobe
-        self._params = self.parameters(faiss.SearchParametersIVF(sel=self._ids, nprobe=nprobe))
+        lists = faiss.extract_index_ivf(index.faiss_index)
+        effort = {"nprobe": lists.nprobe, "max_codes": lists.max_codes}
+        self._params = self.parameters(faiss.SearchParametersIVF(sel=self._ids, **effort))
 
     def parameters(self, of_lists: Any) -> Any:
         """Return the parameters of a search with those of the lists."""

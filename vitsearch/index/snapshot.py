@@ -129,7 +129,7 @@ class IndexSnapshot:
         """Return what `search` returns for each of the ``(m, dim)`` queries."""
         if self.scans:
             self.blocks.check()
-        return (self.ordered or self.index).search_batch(queries, k)
+        return (self.index if self.ordered is None else self.ordered).search_batch(queries, k)
 
     def positions(self, ids: Ids) -> Ids:
         """Return the positions ``(n,)`` of rows by their ids; raises IndexDamaged for others."""
