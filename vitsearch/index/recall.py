@@ -87,22 +87,26 @@ def _fitting(vectors: Halves, texts: Vectors) -> Vectors:
         return texts
     size = min(FITTED, len(vectors))
     drawn = np.sort(np.random.default_rng(0).choice(len(vectors), size, replace=False))
-    rows = vectors[drawn]
-    near = _nearest(rows, texts, max(1, round(K * size / len(vectors))))
-    scores = [rough_scores(rows[at], text).min() for at, text in zip(near, texts, strict=True)]
+    near = _nearest(vectors, texts, max(1, round(K * size / len(vectors))), among=drawn)
+    scores = [rough_scores(vectors[at], text).min() for at, text in zip(near, texts, strict=True)]
+    drop_pages(vectors)
     return texts[np.sort(top_k(np.array(scores), MAX_TEXTS))]
 
 
-def _nearest(vectors: Halves, queries: Vectors, count: int) -> list[Ids]:
-    """Return for each of many unit queries the positions of its ``count`` best rows, in any order;
-    rows whose scores differ by less than float32 shows may stand for each other.
+def _nearest(
+    vectors: Halves, queries: Vectors, count: int, *, among: Ids | None = None
+) -> list[Ids]:
+    """Return for each of many unit queries the positions of its ``count`` best rows, in any order,
+    of those at positions ``among``; rows whose scores differ by less than float32 shows may stand
+    for each other.
     """
+    positions = np.arange(len(vectors)) if among is None else among
     scores = np.empty(0, np.float32)
     rows, queried = np.empty(0, np.int64), np.empty(0, np.int64)
     bars = np.full(len(queries), -np.inf, dtype=np.float32)
     block = max(2 * count, SCORES // max(1, len(queries)))
-    for start in range(0, len(vectors), block):
-        wide = widened(vectors[start : start + block])
+    for start in range(0, len(positions), block):
+        wide = widened(vectors[positions[start : start + block]])
         lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
         near = wide @ queries.T
         near /= np.maximum(lengths, np.float32(1e-12))[:, None]
@@ -119,7 +123,7 @@ def _nearest(vectors: Halves, queries: Vectors, count: int) -> list[Ids]:
         last = ranks == count - 1
         bars[queried[last]] = scores[last]
         drop_pages(vectors)
-    return [rows[queried == number] for number in range(len(queries))]
+    return [positions[rows[queried == number]] for number in range(len(queries))]
 
 
 def measure(

@@ -4,14 +4,14 @@ by which recipe, and how it is tuned.
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
-from vitsearch.arrays import Vectors
+from vitsearch.arrays import Halves, Ids, Vectors
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import texts_in
 from vitsearch.errors import IndexDamaged, VitsearchError
@@ -49,6 +49,7 @@ PHOTO_QUERIES = 300
 # what auto measures, on a sample of the vectors
 TRIED, TRIED_ROWS = ("flat", "pq-fastscan", "rabitq", "ivf-sq8"), 32_768
 DEFAULT_MEMORY = 2_000_000_000  # bytes
+ROWS = 2048  # read from the database at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +115,15 @@ class IndexMaintainer:
         ids = self.store.ids()
         size = min(len(ids), TRIED_ROWS)
         drawn = np.sort(np.random.default_rng(0).choice(ids, size, replace=False))
-        rows = sorted(self.store.rows(drawn.tolist()))
-        vectors = self.store.halves([raw for _, _, raw, _ in rows])
+        vectors = np.concatenate([*self._rows_of(drawn)])
         self.tried[recall] = try_recipes(vectors, self.texts(), fitting, count=count)
         return self.tried[recall]
+
+    def _rows_of(self, ids: Ids) -> Iterator[Halves]:
+        """Yield the stored rows of ascending ids, some at a time: bytes take more memory."""
+        for start in range(0, len(ids), ROWS):
+            rows = sorted(self.store.rows(ids[start : start + ROWS].tolist()))
+            yield self.store.halves([raw for _, _, raw, _ in rows])
 
     def measures(self, recipe: Recipe) -> bool:
         """Return whether `trials` decide instead of a recipe that `choose` has given."""
