@@ -134,6 +134,22 @@ def test_a_damaged_vector_is_never_copied_into_an_index(folder: Path) -> None:
     assert kept == {path: vector for path, vector in whole.items() if path != "03.png"}
 
 
+def test_recipes_are_tried_on_the_rows_that_are_sound(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexes, "ROWS", 4)  # read at a time, of which all are damaged
+    monkeypatch.setattr(indexes, "TRIED", ("flat",))
+    change(folder, "UPDATE vectors SET vector = zeroblob(length(vector)) WHERE photo_id < 9")
+    with closing(PhotoStore(folder / ".vitsearch" / "photos.db", read_only=True)) as store:
+        dim = len(store.vector(COUNT))
+        no_texts = np.empty((0, dim), np.float32)
+        keeper = indexes.IndexMaintainer(
+            folder, store, dim, "", load_recipe("auto"), texts=lambda: no_texts
+        )
+        (trial,) = keeper.trials(COUNT)
+    assert (trial.recipe.name, trial.photos) == ("flat", 1.0)
+
+
 def test_a_file_most_of_whose_rows_are_damaged_is_not_emptied(folder: Path) -> None:
     change(folder, "UPDATE photos SET width = width + 1 WHERE id > 5")
     with pytest.raises(

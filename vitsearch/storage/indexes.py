@@ -123,7 +123,8 @@ class IndexMaintainer:
         """Yield the stored rows of ascending ids, some at a time: bytes take more memory."""
         for start in range(0, len(ids), ROWS):
             rows = sorted(self.store.rows(ids[start : start + ROWS].tolist()))
-            yield self.store.halves([raw for _, _, raw, _ in rows])
+            if rows:  # not all of them damaged
+                yield self.store.halves([raw for _, _, raw, _ in rows])
 
     def measures(self, recipe: Recipe) -> bool:
         """Return whether `trials` decide instead of a recipe that `choose` has given."""
