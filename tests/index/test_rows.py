@@ -6,14 +6,14 @@ import faiss
 import numpy as np
 import pytest
 
-from helpers.indexes import clustered
+from helpers.indexes import build, clustered
 from vitsearch.arrays import unit_rows
 from vitsearch.index import faiss_rows
 from vitsearch.index.candidates import UnindexedVectors, candidates_for
 from vitsearch.index.faiss_index import FaissIndex, build_faiss_index
 from vitsearch.index.faiss_rows import ordered_by
 from vitsearch.index.recipe import Recipe
-from vitsearch.index.snapshot import build_snapshot, open_snapshot
+from vitsearch.index.snapshot import open_snapshot
 
 COUNT, FIRST = 12_000, 7
 FACTORIES = ["IVF16,PQ16x4fs", "PCA24,IVF16,PQ12x4fs", "IVF16,RaBitQ"]
@@ -59,15 +59,7 @@ def test_results_are_those_of_a_faiss_that_cannot(
 ) -> None:
     vectors, _ = clustered(COUNT, dim=48)
     ids = np.arange(FIRST, FIRST + COUNT)
-    folder = tmp_path / "index"
-    build_snapshot(
-        folder,
-        [(ids, vectors)],
-        recipe=recipe_of(factory),
-        dim=48,
-        generation=1,
-        fingerprint="",
-    )
+    folder = build(tmp_path / "index", vectors, ids, recipe_of(factory))
     snapshot = open_snapshot(folder)
     monkeypatch.setattr(faiss_rows, "HAS_VIEWS", False)
     plain = open_snapshot(folder)

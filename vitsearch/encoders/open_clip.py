@@ -30,9 +30,7 @@ from vitsearch.encoders.language import language_marks, mark_languages
 from vitsearch.encoders.lazy_weights import LazyWeights, build_lazily, find_weights
 from vitsearch.encoders.open_clip_text import portable_open_clip, reads_no_padding, without_end
 from vitsearch.encoders.preprocess import from_open_clip
-from vitsearch.encoders.tokenizer import (
-    check_tokenizer_files,
-)
+from vitsearch.encoders.tokenizer import check_tokenizer_files
 from vitsearch.encoders.torch_encoder import (
     Tokens,
     TorchEncoder,

@@ -317,11 +317,9 @@ class FaissBackend:
 
 
 def ordered_by(index: SelectiveIndex, vectors: Halves, ids: Ids) -> SelectiveIndex | None:
-    """Return an index over ``(n, dim)`` rows that puts its candidates in their order itself, at a
-    third of the cost; None for one that does not.
+    """Return an index of FAISS over ``(n, dim)`` rows that puts its candidates in their order
+    itself, at a third of the cost; None where it cannot.
     """
-    if isinstance(index, ExactIndex):
-        return None
     from vitsearch.index.faiss_rows import ordered_by as by_faiss
 
     return by_faiss(index, vectors, ids)

@@ -99,7 +99,7 @@ class OrderedIndex(FaissIndex):
 
     def __init__(self, index: FaissIndex, vectors: Halves, ids: Ids) -> None:
         self._of_lists, self._view = index, _RowView(index.dim)
-        self._view.show(vectors)
+        self._view.show(vectors)  # FAISS wants as many rows here as there, before they have numbers
         refined = faiss.IndexRefine(index.faiss_index, self._view.index)
         self._view.show(vectors, int(ids[0]))
         refined.ntotal = self._view.index.ntotal

@@ -100,13 +100,14 @@ def _nearest(
     of those at positions ``among``; rows whose scores differ by less than float32 shows may stand
     for each other.
     """
-    positions = np.arange(len(vectors)) if among is None else among
+    total = len(vectors) if among is None else len(among)
     scores = np.empty(0, np.float32)
     rows, queried = np.empty(0, np.int64), np.empty(0, np.int64)
     bars = np.full(len(queries), -np.inf, dtype=np.float32)
     block = max(2 * count, SCORES // max(1, len(queries)))
-    for start in range(0, len(positions), block):
-        wide = widened(vectors[positions[start : start + block]])
+    for start in range(0, total, block):
+        part = slice(start, start + block)
+        wide = widened(vectors[part if among is None else among[part]])
         lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
         near = wide @ queries.T
         near /= np.maximum(lengths, np.float32(1e-12))[:, None]
@@ -123,7 +124,8 @@ def _nearest(
         last = ranks == count - 1
         bars[queried[last]] = scores[last]
         drop_pages(vectors)
-    return [positions[rows[queried == number]] for number in range(len(queries))]
+    rows = rows if among is None else among[rows]
+    return [rows[queried == number] for number in range(len(queries))]
 
 
 def measure(
